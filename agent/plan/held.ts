@@ -1,0 +1,87 @@
+/**
+ * What the maps hold, as the plan sees it: read back from the pins at start, and kept in step
+ * by the planner with each plan it makes. Numbers are map keys; addresses are canonical text.
+ */
+import type { Address } from '../model/address.ts';
+import type { Algorithm, Family, FrontendKind, Protocol, ServiceKey } from '../model/desired.ts';
+
+/** A region of the ring: `count` members at `base`, then a Maglev table of `table` slots (0: none). */
+export interface SetRegion {
+  readonly base: number;
+  readonly count: number;
+  readonly table: number;
+}
+
+export interface HeldBackend {
+  readonly id: number;
+  readonly service: number;
+  readonly address: Address;
+  readonly port: number;
+  readonly serving: boolean;
+  readonly local: boolean;
+  readonly terminating: boolean;
+}
+
+export interface HeldService {
+  readonly id: number;
+  readonly key: ServiceKey;
+  readonly namespace: string;
+  readonly name: string;
+  readonly portName: string;
+  readonly protocol: Protocol;
+  readonly family: Family;
+  readonly algorithm: Algorithm;
+  readonly affinitySeconds: number;
+  readonly internalLocal: boolean;
+  readonly externalLocal: boolean;
+  readonly hasAny: boolean;
+  readonly cluster: SetRegion;
+  readonly local: SetRegion;
+}
+
+export interface HeldFrontend {
+  readonly address: Address;
+  readonly port: number;
+  readonly protocol: Protocol;
+  readonly kind: FrontendKind;
+  readonly hostOnly: boolean;
+  readonly service: number;
+}
+
+/** Sizes of the maps; nothing is planned beyond them. */
+export interface Capacity {
+  readonly services: number;
+  readonly frontends: number;
+  /** Ids 1 to backends - 1 are usable. */
+  readonly backends: number;
+  /** u32 slots of the ring. */
+  readonly ringSlots: number;
+}
+
+/** A snapshot of the maps. */
+export interface Held {
+  readonly capacity: Capacity;
+  readonly services: readonly HeldService[];
+  readonly frontends: readonly HeldFrontend[];
+  /** Only slots in use: those with a service. */
+  readonly backends: readonly HeldBackend[];
+  /** Member ids of a set, as the ring holds them. */
+  members(region: SetRegion): Uint32Array;
+}
+
+/**
+ * One write. A plan's writes run in order; each leaves the maps consistent: what a packet can
+ * reach always points at complete data.
+ */
+export type Write =
+  | { readonly op: 'frontend.delete'; readonly address: Address; readonly port: number; readonly protocol: Protocol }
+  /** A new slot: everything but `connections`, which starts at 0. */
+  | { readonly op: 'backend.put'; readonly backend: HeldBackend }
+  /** Only the flags of a slot in use. */
+  | { readonly op: 'backend.flags'; readonly backend: HeldBackend }
+  | { readonly op: 'ring.write'; readonly base: number; readonly slots: Uint32Array }
+  | { readonly op: 'service.put'; readonly service: HeldService }
+  | { readonly op: 'frontend.put'; readonly frontend: HeldFrontend }
+  | { readonly op: 'service.delete'; readonly id: number }
+  /** A slot nobody can reach any more: zeroed. */
+  | { readonly op: 'backend.clear'; readonly id: number };

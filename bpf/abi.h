@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Every structure that the kernel programs and the agent share, once.
+ *
+ * The agent never repeats a layout: its codecs are generated from this object's BTF
+ * (`make build` writes agent/dataplane/generated/abi.ts). Rules that keep that safe:
+ * padding is explicit, sizes are asserted, ports and addresses are in network byte
+ * order and typed __be16 / struct addr, everything else is in host byte order.
+ */
+#ifndef MAGLANE_ABI_H
+#define MAGLANE_ABI_H
+
+#include <linux/types.h>
+
+/* Raised when a pinned map of an older agent cannot be read as it is. */
+#define ABI_VERSION 1
+
+/* An IPv6 address, or an IPv4 address as ::ffff:a.b.c.d. There is no other address type. */
+struct addr {
+	__be32 w[4];
+};
+
+/* ---- frontends: which address, port and protocol belong to which service port ---- */
+
+struct frontend_key {
+	struct addr addr;
+	__be16 port;
+	__u8 proto; /* IPPROTO_* */
+	__u8 pad;
+};
+
+enum frontend_kind {
+	FRONTEND_CLUSTER_IP = 1,
+	FRONTEND_NODE_PORT = 2,
+	FRONTEND_EXTERNAL_IP = 3,
+	FRONTEND_LOAD_BALANCER = 4,
+};
+
+enum frontend_flag {
+	/* Only the node's own processes may use it: a nodePort on 127.0.0.1 or ::1. */
+	FRONTEND_HOST_ONLY = 1,
+};
+
+struct frontend {
+	__u32 service; /* key of the map `services` */
+	__u8 kind;     /* enum frontend_kind */
+	__u8 flags;    /* enum frontend_flag */
+	__u16 pad;
+};
+
+/* ---- services: one service port of one IP family ---- */
+
+/*
+ * A set of backends is a region of the ring: `count` members, one slot each, and behind
+ * them a Maglev table of `table` slots (a prime; 0: none was built). Random choice draws
+ * from the members, Maglev from the table: a set changes by building a new region aside
+ * and replacing the whole service record, which the kernel does atomically.
+ */
+struct backend_set {
+	__u32 base;
+	__u32 count;
+	__u32 table;
+};
+
+enum set_index {
+	SET_CLUSTER = 0, /* every usable endpoint */
+	SET_LOCAL = 1,   /* those on this node */
+	SETS = 2,
+};
+
+enum algorithm {
+	ALGORITHM_RANDOM = 1,
+	ALGORITHM_MAGLEV = 2,
+};
+
+enum service_flag {
+	SERVICE_INTERNAL_LOCAL = 1, /* internalTrafficPolicy: Local */
+	SERVICE_EXTERNAL_LOCAL = 2, /* externalTrafficPolicy: Local */
+	SERVICE_HAS_ANY = 4,        /* some endpoint exists somewhere: an empty set drops, not rejects */
+};
+
+struct service {
+	struct backend_set sets[SETS];
+	__u32 affinity_seconds; /* ClientIP affinity; 0: none */
+	__u8 algorithm;         /* enum algorithm */
+	__u8 flags;             /* enum service_flag */
+	__u8 proto;             /* IPPROTO_* */
+	__u8 family;            /* 4 or 6 */
+	/* Names are for people and for an agent that restarts: a service keeps its id. */
+	char namespace[64];
+	char name[64];
+	char port_name[64];
+};
+
+/* ---- backends: the index is the id; each belongs to one service port ---- */
+
+enum backend_flag {
+	BACKEND_SERVING = 1, /* in a set now; without it, UDP flows choose again */
+	BACKEND_LOCAL = 2,   /* on this node */
+	BACKEND_TERMINATING = 4,
+};
+
+struct backend {
+	struct addr addr;
+	__be16 port;
+	__u8 flags; /* enum backend_flag */
+	__u8 pad;
+	__u32 service;
+	__u64 connections; /* flows and sockets that chose it; the kernel adds, atomically */
+};
+
+/* One page of the ring, an array of backend ids cut into map elements. */
+#define RING_CHUNK 1024
+struct ring_chunk {
+	__u32 slot[RING_CHUNK];
+};
+
+/* ---- flows: connection tracking of the packet path, one entry a direction ---- */
+
+/* A packet as it arrives, before any rewriting. */
+struct tuple {
+	struct addr saddr;
+	struct addr daddr;
+	__be16 sport;
+	__be16 dport;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+enum flow_flag {
+	FLOW_REPLY = 1,    /* this entry rewrites what the backend answers */
+	FLOW_FORWARD = 2,  /* the rewritten packet leaves this node at once: do not pass it up */
+	FLOW_FIN = 4,      /* this direction has closed */
+	FLOW_RST = 8,
+	FLOW_ASSURED = 16, /* the backend has answered */
+};
+
+/*
+ * What to make of a packet whose tuple is the key. Either entry of a flow can be rebuilt
+ * from the other: the reply's key is the reverse of `to`, and the reply is rewritten to
+ * the reverse of the key. So an evicted half heals at the next packet of the other.
+ */
+struct flow {
+	struct tuple to;
+	__u32 service;
+	__u32 backend;
+	__u32 seen; /* coarse seconds since boot; written at most once a second */
+	__u8 flags; /* enum flow_flag */
+	__u8 pad[3];
+};
+
+/* ---- client affinity ---- */
+
+struct affinity_key {
+	__u32 service;
+	/* The client's address; for a socket, whose source is not known yet, its network
+	 * namespace: ff00::<cookie>, a multicast address no client can have. */
+	struct addr client;
+};
+
+struct affinity {
+	__u32 backend;
+	__u32 used; /* coarse seconds since boot, of the last new connection */
+};
+
+/* ---- sockets ---- */
+
+/* Socket-local storage of a connected socket: what it dialled and what it got. */
+struct sock_peer {
+	struct addr vip;
+	struct addr addr;
+	__be16 vip_port;
+	__be16 port;
+	__u32 service;
+	__u32 backend;
+};
+
+/* Unconnected UDP: a socket may talk to many VIPs. One key a direction. */
+struct udp_peer_key {
+	__u64 cookie;
+	struct addr addr;
+	__be16 port;
+	__u8 reply; /* 0: addr is the VIP; 1: addr is the backend */
+	__u8 pad[5];
+};
+
+struct udp_peer {
+	struct addr addr; /* the other end: backend for a VIP, VIP for a backend */
+	__be16 port;
+	__u16 pad;
+	__u32 service;
+	__u32 backend;
+};
+
+/* ---- devices the agent has attached to; the key is the ifindex ---- */
+
+enum device_mode {
+	DEVICE_XDP = 1, /* native XDP, with tc behind it for what XDP must not forward */
+	DEVICE_XDP_GENERIC = 2,
+	DEVICE_TC = 3,
+};
+
+enum device_flag {
+	DEVICE_XDP_TX = 1,  /* XDP may send from and redirect to this device */
+	DEVICE_TUNNEL = 2,
+};
+
+struct device {
+	struct addr addr4; /* source of what is forwarded out of it; all zero: none */
+	struct addr addr6;
+	__u8 mode;  /* enum device_mode */
+	__u8 flags; /* enum device_flag */
+	__u8 why;   /* enum device_why */
+	__u8 hook;  /* enum tc_hook */
+	char name[16];
+};
+
+/* Why a device runs in its mode: shown by `maglane status`. */
+enum device_why {
+	WHY_ASKED = 1,      /* --xdp-mode said so */
+	WHY_NATIVE = 2,     /* the driver took a native XDP program */
+	WHY_VETH = 3,       /* a veth cannot vouch for checksums and for delivery of XDP_TX */
+	WHY_TUNNEL = 4,     /* XDP cannot see inside or send into it */
+	WHY_REFUSED = 5,    /* the driver refused XDP */
+};
+
+enum tc_hook {
+	TC_TCX = 1,
+	TC_CLSACT = 2,
+};
+
+/* ---- verdicts: the index of the map `counters`; one name for each way out ---- */
+
+enum reason {
+	REASON_FOREIGN = 0,           /* not ours: untouched */
+	REASON_NOT_IP,                /* not ours: neither IPv4 nor IPv6 */
+	REASON_UNPARSED,              /* not ours: truncated, or headers we do not follow */
+	REASON_FRAGMENT,              /* a later fragment: untouched */
+	REASON_NEW_LOCAL,             /* new flow to a backend on this node */
+	REASON_NEW_REMOTE,            /* new flow, sent on to another node */
+	REASON_LOCAL,                 /* established, to a backend on this node */
+	REASON_REMOTE,                /* established, sent on */
+	REASON_REPLY_LOCAL,           /* answer of a backend on this node */
+	REASON_REPLY_REMOTE,          /* answer of a backend elsewhere, sent back to the client */
+	REASON_TO_TC,                 /* XDP leaves it, untouched, to tc on the same device */
+	REASON_REJECT_NO_ENDPOINTS,   /* no endpoint: rejected with ICMP */
+	REASON_DROP_NO_LOCAL,         /* policy Local, no endpoint here */
+	REASON_DROP_NO_FLOW,          /* an answer to a flow that nobody remembers */
+	REASON_DROP_FLOWS_FULL,       /* the map `flows` took no entry */
+	REASON_DROP_SNAT_FULL,        /* no source port left towards this backend */
+	REASON_DROP_NO_SOURCE,        /* no address to forward from in this family */
+	REASON_DROP_TTL,              /* TTL or hop limit spent */
+	REASON_DROP_NO_ROUTE,         /* no route to the backend or back to the client */
+	REASON_DROP_INCONSISTENT,     /* a map entry points at nothing: an agent's bug */
+	REASON_DROP_WRITE,            /* the kernel refused to change the packet */
+	REASON_SOCK_FOREIGN,          /* connect or send to no frontend: untouched */
+	REASON_SOCK_TRANSLATED,       /* a socket was given a backend */
+	REASON_SOCK_REFUSED,          /* no endpoint: ECONNREFUSED */
+	REASON_SOCK_INCONSISTENT,
+	REASONS,
+};
+
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* ---- load-time configuration, in .rodata ---- */
+
+struct config {
+	__u64 host_netns; /* cookie of the node's own network namespace */
+	__u16 snat_min;   /* source ports reserved for forwarding, host byte order */
+	__u16 snat_max;
+	__u32 pad;
+};
+
+/* ---- what the agent says of itself, for the commands, also when it is dead ---- */
+
+struct agent_info {
+	__u32 abi_version;
+	__u32 pid;
+	__u64 started; /* ms since the epoch */
+	__u64 synced;  /* ms since the epoch of the last complete write; 0: never */
+	char node_name[256];
+	char version[32];
+	char source[64];
+};
+
+_Static_assert(sizeof(struct frontend_key) == 20, "frontend_key");
+_Static_assert(sizeof(struct frontend) == 8, "frontend");
+_Static_assert(sizeof(struct service) == 224, "service");
+_Static_assert(sizeof(struct backend) == 32, "backend");
+_Static_assert(sizeof(struct tuple) == 40, "tuple");
+_Static_assert(sizeof(struct flow) == 56, "flow");
+_Static_assert(sizeof(struct affinity_key) == 20, "affinity_key");
+_Static_assert(sizeof(struct sock_peer) == 44, "sock_peer");
+_Static_assert(sizeof(struct udp_peer_key) == 32, "udp_peer_key");
+_Static_assert(sizeof(struct udp_peer) == 28, "udp_peer");
+_Static_assert(sizeof(struct device) == 52, "device");
+
+#endif

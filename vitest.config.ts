@@ -1,0 +1,14 @@
+import { defineConfig } from 'vitest/config';
+
+/** Unit tests run in threads; kernel and cluster tests share one kernel, so they run one file at a time. */
+const onKernel = { pool: 'forks', fileParallelism: false, testTimeout: 60_000, hookTimeout: 120_000 } as const;
+
+export default defineConfig({
+  test: {
+    projects: [
+      { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], pool: 'threads' } },
+      { test: { name: 'kernel', include: ['test/kernel/**/*.test.ts'], ...onKernel } },
+      { test: { name: 'cluster', include: ['test/cluster/**/*.test.ts'], ...onKernel } },
+    ],
+  },
+});
