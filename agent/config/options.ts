@@ -1,0 +1,109 @@
+/**
+ * Every option of `maglane agent`, once: its flag, its key in the --config file, its reader, its
+ * default and its help. The command line, the file and the reference page are made from this table.
+ */
+import { hostname } from 'node:os';
+import { UsageError } from './usage-error.ts';
+import type { Cidr, Reader } from './values.ts';
+import { address, bindAddress, bool, cidr, Expected, integer, list, oneOf, portRange, text } from './values.ts';
+
+interface Option<T> {
+  /** What stands for the value in the help: "IP[,IP]". */
+  readonly value: string;
+  readonly read: Reader<T>;
+  /** As written on a command line. */
+  readonly default: string;
+  /** How the default reads in the help where it is not a constant. */
+  readonly defaultHelp?: string;
+  readonly help: string;
+}
+
+const option = <T>(spec: Option<T>): Option<T> => spec;
+const anyText: Reader<string> = (value) => value;
+
+/** The key is the name in the file; the flag is the same in kebab case. */
+const TABLE = {
+  source: option({ value: 'kubernetes|manifests', read: oneOf('kubernetes', 'manifests'), default: 'kubernetes', help: 'where Services and EndpointSlices come from' }),
+  kubeconfig: option({ value: 'FILE', read: anyText, default: '', defaultHelp: 'in cluster', help: 'how to reach the API server' }),
+  manifests: option({ value: 'PATH', read: anyText, default: '', help: 'file or folder of manifests, watched (with --source manifests)' }),
+  nodeName: option({ value: 'NAME', read: text('the name of the Node object'), default: hostname().toLowerCase(), defaultHelp: 'the host name', help: "this node's name" }),
+  nodeIp: option({ value: 'IP[,IP]', read: list(address), default: '', defaultHelp: "the Node object's, else the first uplink's", help: "this node's addresses, one a family" }),
+  devices: option({ value: 'DEV[,DEV]', read: list(text('a device name')), default: '', defaultHelp: 'the uplinks that hold the node IPs', help: 'devices that face the outside' }),
+  podDevices: option({ value: 'auto|none|PATTERN', read: text('auto, none or a pattern such as veth*'), default: 'auto', help: "devices that lead to this node's pods" }),
+  clusterCidr: option({ value: 'CIDR[,CIDR]', read: list(cidr), default: '', help: "the pods' address ranges" }),
+  nodeportAddresses: option({ value: 'primary|CIDR[,CIDR]', read: nodePortAddresses, default: 'primary', help: 'local addresses that serve nodePorts' }),
+  localhostNodeports: option({ value: 'true|false', read: bool, default: 'true', help: "serve nodePorts on 127.0.0.1 and ::1 to the node's own processes" }),
+  algorithm: option({ value: 'maglev|random', read: oneOf('maglev', 'random'), default: 'maglev', help: 'choice of backend, where the annotation maglane.io/algorithm does not say' }),
+  xdpMode: option({ value: 'auto|native|generic|off', read: oneOf('auto', 'native', 'generic', 'off'), default: 'auto', help: 'XDP on the devices, or tc alone' }),
+  forwarding: option({ value: 'snat|dsr', read: forwarding, default: 'snat', help: 'how a packet for another node is sent on' }),
+  snatPorts: option({ value: 'MIN-MAX', read: portRange, default: '61000-65535', help: 'source ports reserved for what is sent on' }),
+  cgroup: option({ value: 'PATH', read: anyText, default: '', defaultHelp: 'the cgroup2 mount', help: 'cgroup whose sockets are served' }),
+  bpffs: option({ value: 'PATH', read: text('a folder on a bpffs'), default: '/sys/fs/bpf/maglane', help: 'folder for the pinned maps and links' }),
+  maxServices: option({ value: 'N', read: integer(16, 1_048_576), default: '65536', help: 'service ports, one a family' }),
+  maxFrontends: option({ value: 'N', read: integer(16, 4_194_304), default: '65536', help: 'address, port and protocol triples' }),
+  maxBackends: option({ value: 'N', read: integer(16, 4_194_304), default: '262144', help: 'backends, 32 bytes each' }),
+  ringSlots: option({ value: 'N', read: integer(1024, 67_108_864), default: '4194304', help: 'slots for backend sets and Maglev tables, 4 bytes each' }),
+  maxFlows: option({ value: 'N', read: integer(1024, 16_777_216), default: '262144', help: 'tracked flows, two entries each; the least recently used go first' }),
+  maxAffinity: option({ value: 'N', read: integer(64, 16_777_216), default: '65536', help: 'remembered clients; the least recently used go first' }),
+  healthzBindAddress: option({ value: 'IP:PORT|off', read: bindAddress, default: '0.0.0.0:10256', help: '/healthz and /livez' }),
+  metricsBindAddress: option({ value: 'IP:PORT|off', read: bindAddress, default: '127.0.0.1:10249', help: '/metrics' }),
+  logLevel: option({ value: 'debug|info|warn|error', read: oneOf('debug', 'info', 'warn', 'error'), default: 'info', help: 'the least that is logged' }),
+  logFormat: option({ value: 'text|json', read: oneOf('text', 'json'), default: 'text', help: 'one line an entry, to standard error' }),
+} as const;
+
+export type OptionKey = keyof typeof TABLE;
+
+/** The agent's options, read and checked. Lists are empty and texts "" where the default stands. */
+export type AgentOptions = { readonly [K in OptionKey]: (typeof TABLE)[K] extends Option<infer T> ? T : never };
+
+/** "nodeIp" -> "--node-ip". */
+export function flagOf(key: string): string {
+  return `--${key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}
+
+/** The table's rows for the help and the reference page. */
+export function optionRows(): readonly { key: OptionKey; flag: string; value: string; default: string; help: string }[] {
+  return (Object.entries(TABLE) as [OptionKey, Option<unknown>][]).map(([key, spec]) => ({
+    key,
+    flag: flagOf(key),
+    value: spec.value,
+    default: spec.defaultHelp ?? spec.default,
+    help: spec.help,
+  }));
+}
+
+/** A value with the place it came from, for messages. */
+export interface Given {
+  readonly from: string;
+  readonly value: string;
+}
+
+/**
+ * Reads the options.
+ * @param given by key: flags over file; what is missing takes its default.
+ * @throws UsageError for a value that cannot be read, or options that contradict each other.
+ */
+export function readOptions(given: ReadonlyMap<OptionKey, Given>): AgentOptions {
+  const options: Record<string, unknown> = {};
+  for (const [key, spec] of Object.entries(TABLE) as [OptionKey, Option<unknown>][]) {
+    const { from, value } = given.get(key) ?? { from: flagOf(key), value: spec.default };
+    const read = spec.read(value);
+    if (read instanceof Expected) throw new UsageError(from, value, read.right);
+    options[key] = read;
+  }
+  const read = options as AgentOptions;
+  if (read.source === 'manifests' && read.manifests === '') throw new UsageError('--manifests', '', 'a file or folder, as --source is manifests');
+  if (read.nodeName !== read.nodeName.toLowerCase()) throw new UsageError('--node-name', read.nodeName, 'lower case, as Node names are');
+  return read;
+}
+
+function nodePortAddresses(value: string): 'primary' | readonly Cidr[] | Expected {
+  if (value === 'primary') return 'primary';
+  const read = list(cidr)(value);
+  return read instanceof Expected || read.length === 0 ? new Expected('primary, or a comma-separated list of CIDRs') : read;
+}
+
+function forwarding(value: string): 'snat' | Expected {
+  if (value === 'dsr') return new Expected('snat: dsr is not there yet');
+  return value === 'snat' ? 'snat' : new Expected('snat');
+}
