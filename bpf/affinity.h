@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The one way to a backend for a new connection: the one that the client had before, where
+ * sessionAffinity is ClientIP and that backend may still be chosen; otherwise a hash's.
+ */
+#ifndef MAGLANE_AFFINITY_H
+#define MAGLANE_AFFINITY_H
+
+#include "service.h"
+
+/* Seconds since boot. The coarse clock: it is read for each packet. */
+static __always_inline __u32 coarse_seconds(void)
+{
+	return bpf_ktime_get_coarse_ns() / 1000000000;
+}
+
+/*
+ * Whether a set still holds a backend that was in it once. A set is made of endpoints that
+ * are ready or, when there are none, of terminating ones (never of both): so a terminating
+ * backend is in it only when the set's first member is terminating too.
+ */
+static __always_inline int in_set(const struct backend *backend, const struct service *svc,
+				  enum set_index set)
+{
+	const struct backend *first;
+
+	if (!(backend->flags & BACKEND_SERVING))
+		return 0;
+	if (set == SET_LOCAL && !(backend->flags & BACKEND_LOCAL))
+		return 0;
+	if (!(backend->flags & BACKEND_TERMINATING))
+		return 1;
+	first = get_backend(ring_at(get_set(svc, set)->base), backend->service);
+	return first && first->flags & BACKEND_TERMINATING;
+}
+
+/*
+ * The backend id that this client used less than affinity_seconds ago and may use again; 0:
+ * none. Using it starts the time again (kube-proxy: each new connection refreshes).
+ */
+static __always_inline __u32 affinity_get(const struct affinity_key *key, const struct service *svc,
+					  enum set_index set)
+{
+	struct affinity *known = bpf_map_lookup_elem(&affinity, key);
+	__u32 now = coarse_seconds();
+	struct backend *backend;
+	__u32 id;
+
+	/* Signed: another CPU may have seen the next second already. */
+	if (!known || (__s32)(now - known->used) >= (__s32)svc->affinity_seconds)
+		return 0;
+	id = known->backend;
+	backend = get_backend(id, key->service);
+	if (!backend || !in_set(backend, svc, set))
+		return 0;
+	if (known->used != now)
+		known->used = now;
+	return id;
+}
+
+static __always_inline void affinity_set(const struct affinity_key *key, __u32 backend)
+{
+	struct affinity entry = { .backend = backend, .used = coarse_seconds() };
+
+	bpf_map_update_elem(&affinity, key, &entry, BPF_ANY);
+}
+
+/* `backend` is NULL when there is none: get_set()->count == 0, or else the maps are wrong. */
+struct choice {
+	struct backend *backend;
+	__u32 id;
+};
+
+/*
+ * Chooses for a new connection, remembers it for affinity, and counts it on the backend.
+ * `client` is the source address; for a socket, what struct affinity_key says.
+ */
+static __always_inline struct choice choose_backend(__u32 service, const struct service *svc,
+						    enum set_index set, __u32 hash,
+						    const struct addr *client)
+{
+	struct affinity_key key = { .service = service, .client = *client };
+	int sticky = svc->affinity_seconds != 0;
+	struct choice choice = {};
+
+	if (sticky)
+		choice.id = affinity_get(&key, svc, set);
+	if (choice.id != 0) {
+		choice.backend = get_backend(choice.id, service);
+	} else {
+		choice.id = pick_backend(svc, set, hash);
+		choice.backend = get_backend(choice.id, service);
+		if (choice.backend && sticky)
+			affinity_set(&key, choice.id);
+	}
+	if (choice.backend)
+		__sync_fetch_and_add(&choice.backend->connections, 1);
+	return choice;
+}
+
+#endif

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* From an address and port to a service, a set of its backends, and one of them. */
+#ifndef MAGLANE_SERVICE_H
+#define MAGLANE_SERVICE_H
+
+#include "maps.h"
+#include "hash.h"
+
+/* `port` in network byte order. NULL: not ours. */
+static __always_inline struct frontend *find_frontend(const struct addr *addr, __be16 port,
+						      __u8 proto)
+{
+	struct frontend_key key = { .addr = *addr, .port = port, .proto = proto };
+
+	return bpf_map_lookup_elem(&frontends, &key);
+}
+
+static __always_inline struct service *find_service(__u32 id)
+{
+	return bpf_map_lookup_elem(&services, &id);
+}
+
+/* The backend id in a slot of the ring; 0, which is nobody's id, beyond its end. */
+static __always_inline __u32 ring_at(__u32 index)
+{
+	__u32 page = index / RING_CHUNK;
+	struct ring_chunk *chunk = bpf_map_lookup_elem(&ring, &page);
+
+	if (!chunk)
+		return 0;
+	return chunk->slot[index % RING_CHUNK];
+}
+
+/*
+ * A backend of that service; NULL when the id is not one of its backends. Asking for the
+ * service guards against an id that has been given away since it was remembered.
+ */
+static __always_inline struct backend *get_backend(__u32 id, __u32 service)
+{
+	struct backend *backend;
+
+	if (id == 0)
+		return NULL;
+	backend = bpf_map_lookup_elem(&backends, &id);
+	if (!backend || backend->service != service)
+		return NULL;
+	return backend;
+}
+
+/*
+ * The set for a connection that a socket of this node or one of its pods opens. Policy
+ * Local of an external frontend does not bind those: kube-proxy's short circuit.
+ */
+static __always_inline enum set_index set_for_socket(const struct service *svc,
+						     enum frontend_kind kind)
+{
+	if (kind == FRONTEND_CLUSTER_IP && svc->flags & SERVICE_INTERNAL_LOCAL)
+		return SET_LOCAL;
+	return SET_CLUSTER;
+}
+
+/* The set for a packet that comes from outside. */
+static __always_inline enum set_index set_for_packet(const struct service *svc,
+						     enum frontend_kind kind)
+{
+	__u8 local = kind == FRONTEND_CLUSTER_IP ? SERVICE_INTERNAL_LOCAL : SERVICE_EXTERNAL_LOCAL;
+
+	return svc->flags & local ? SET_LOCAL : SET_CLUSTER;
+}
+
+static __always_inline const struct backend_set *get_set(const struct service *svc,
+							 enum set_index set)
+{
+	return set == SET_LOCAL ? &svc->sets[SET_LOCAL] : &svc->sets[SET_CLUSTER];
+}
+
+/*
+ * The id that a hash chooses from a set; 0 when the set is empty. With Maglev equal hashes
+ * mostly keep their backend when the set changes, with plain members they do not.
+ */
+static __always_inline __u32 pick_backend(const struct service *svc, enum set_index set, __u32 hash)
+{
+	const struct backend_set *from = get_set(svc, set);
+	__u32 base = from->base, members = from->count, table = from->table;
+
+	if (members == 0)
+		return 0;
+	if (svc->algorithm == ALGORITHM_MAGLEV && table != 0)
+		return ring_at(base + members + hash % table);
+	return ring_at(base + reduce(hash, members));
+}
+
+#endif
