@@ -18,6 +18,8 @@ export interface BpfError extends Error {
   readonly subject: string;
   /** The tail of libbpf's or the verifier's log, for object_load; "" otherwise. */
   readonly log: string;
+  /** Batches only: how many elements were written before the one that failed. */
+  readonly done?: number;
 }
 
 export interface MapInfo {
@@ -110,6 +112,7 @@ export interface Native {
   mapNextKey(fd: number, key: Uint8Array | undefined, next: Uint8Array): boolean;
   /** `count` keys and values back to back. Returns how many were written; throws at the first that fails, with `done` on the error. */
   mapUpdateBatch(fd: number, keys: Uint8Array, values: Uint8Array, count: number): number;
+  /** Keys that are not there are no failure; returns how many were. */
   mapDeleteBatch(fd: number, keys: Uint8Array, count: number): number;
   /** All entries, in batches of `chunk` (default 4096), falling back to next-key where the map has no batches. */
   mapEntries(fd: number, chunk?: number): { keys: Uint8Array; values: Uint8Array; count: number };

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the addon's files share: reading arguments, throwing failures, telling file
+ * descriptors apart. index.d.ts says what each function does for its caller.
+ *
+ * A function of the addon reads all its arguments first; the first wrong one throws and
+ * marks the call as failed, the others are then left alone, and one check of
+ * `call.failed` before the system call serves for all.
+ */
+#ifndef MAGLANE_NATIVE_H
+#define MAGLANE_NATIVE_H
+
+#include <linux/types.h>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <node_api.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define PATH_ROOM 4096 /* PATH_MAX */
+#define NAME_ROOM 128  /* names of maps and programs inside an object */
+
+struct call {
+	napi_env env;
+	const char *op; /* "map_update": names the operation in every message */
+	napi_value self;
+	napi_value args[6]; /* undefined where the caller gave fewer */
+	bool failed;
+};
+
+struct bytes {
+	uint8_t *data;
+	size_t length;
+};
+
+/* napi.c: arguments and results */
+struct call call_begin(napi_env env, napi_callback_info info, const char *op);
+bool arg_absent(struct call *c, int i);
+uint64_t arg_number(struct call *c, int i, const char *name, uint64_t min, uint64_t max);
+int arg_fd(struct call *c, int i);
+struct bytes arg_bytes(struct call *c, int i, const char *name);
+void arg_text(struct call *c, int i, const char *name, char *text, size_t room);
+int arg_choice(struct call *c, int i, const char *name, const char *const *choices, int count);
+/* Throws a RangeError unless the bytes are exactly as many as the kernel will touch. */
+void check_length(struct call *c, const char *subject, const char *name, struct bytes bytes, uint64_t want);
+void fail_type(struct call *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void fail_range(struct call *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+napi_value give_number(napi_env env, double value);
+napi_value give_bool(napi_env env, bool value);
+napi_value give_text(napi_env env, const char *text);
+/* A new Uint8Array; `*data` is its memory, to be filled by the caller. NULL after throwing. */
+napi_value give_bytes(struct call *c, size_t length, void **data);
+void set(napi_env env, napi_value object, const char *name, napi_value value);
+/* Defines functions on an object, from a table. */
+struct function {
+	const char *name;
+	napi_callback run;
+};
+void define(napi_env env, napi_value object, const struct function *functions, size_t count);
+
+/* error.c: BpfError, and the log behind it */
+struct failure {
+	int error;           /* errno, or one of libbpf's own above 4000; the sign does not matter */
+	const char *subject; /* NULL: none */
+	const char *detail;  /* NULL: what the errno means for this operation */
+	bool log;            /* attach the log */
+	bool batch;          /* attach `done` */
+	uint32_t done;
+};
+void fail(struct call *c, int error, const char *subject);
+void fail_because(struct call *c, int error, const char *subject, const char *detail);
+void fail_with(struct call *c, struct failure failure);
+/* From here on this thread's log is empty. */
+void log_clear(void);
+void log_start(void);
+
+/* fd.c */
+enum fd_kind { FD_OTHER, FD_CLOSED, FD_MAP, FD_PROGRAM, FD_LINK };
+enum fd_kind fd_kind(int fd);
+/* Throws unless `fd` is of that kind. */
+void check_kind(struct call *c, int fd, enum fd_kind kind);
+
+/* map.c */
+bool map_info(struct call *c, int fd, struct bpf_map_info *info);
+/* Bytes of one value as the system calls carry it: per-CPU maps hold one for each possible CPU. */
+uint64_t map_value_bytes(const struct bpf_map_info *info);
+napi_value give_map_info(napi_env env, const struct bpf_map_info *info);
+
+/* net.c: "eth0", or "ifindex 7" when there is no such device */
+const char *device_name(uint32_t ifindex, char text[32]);
+
+/* Each file's functions, for module.c to export. */
+extern const struct function fd_functions[], map_functions[], batch_functions[], link_functions[], tc_functions[],
+	program_functions[], object_functions[], ring_functions[], net_functions[];
+extern const size_t fd_function_count, map_function_count, batch_function_count, link_function_count,
+	tc_function_count, program_function_count, object_function_count, ring_function_count, net_function_count;
+
+#endif

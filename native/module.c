@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the addon exports. */
+#include "maglane.h"
+
+NAPI_MODULE_INIT()
+{
+	log_start();
+	define(env, exports, fd_functions, fd_function_count);
+	define(env, exports, map_functions, map_function_count);
+	define(env, exports, batch_functions, batch_function_count);
+	define(env, exports, link_functions, link_function_count);
+	define(env, exports, tc_functions, tc_function_count);
+	define(env, exports, program_functions, program_function_count);
+	define(env, exports, object_functions, object_function_count);
+	define(env, exports, ring_functions, ring_function_count);
+	define(env, exports, net_functions, net_function_count);
+	return exports;
+}
