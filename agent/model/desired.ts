@@ -42,9 +42,9 @@ export interface DesiredService {
   readonly externalLocal: boolean;
   /** Some endpoint is ready, or serving and terminating, somewhere: empty sets drop, not reject. */
   readonly hasAny: boolean;
-  /** Sorted by address and port as bytes, without duplicates: every node builds the same table. */
+  /** Sorted by the string "address:port", without duplicates, and without what another Service owns. */
   readonly frontends: readonly Frontend[];
-  /** The Cluster set, sorted by "address:port". */
+  /** The Cluster set, sorted likewise, so that every node builds the same table; empty where no policy asks for it. */
   readonly cluster: readonly Backend[];
   /** The Local set, likewise; empty where no policy asks for it. */
   readonly local: readonly Backend[];

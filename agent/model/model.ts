@@ -1,0 +1,255 @@
+/**
+ * The model: Services, EndpointSlices and this node in; what the dataplane must do out.
+ *
+ * It keeps the objects and almost nothing else. A change marks the Services it touches, and
+ * `takeChanged` works those out anew: one slice of one Service costs that Service, however many
+ * others there are. No I/O, no clock; the same objects give the same answer in whatever order they came.
+ */
+import { formatEndpoint } from './address.ts';
+import { Claims } from './claims.ts';
+import type { DesiredService, Frontend, ServiceKey } from './desired.ts';
+import { chooseEndpoints, nameOfSlice, readSlice } from './endpoints.ts';
+import type { Place, ReadSlice } from './endpoints.ts';
+import type { NodeFacts } from './facts.ts';
+import type { Change, EndpointSlice, Node, Service } from './objects.ts';
+import type { Problem } from './problem.ts';
+import { nameOfService, readService } from './service-port.ts';
+import type { ReadPort, ReadService } from './service-port.ts';
+
+/** `desired` undefined: the service port is gone, or no longer served. */
+export interface DesiredChange {
+  readonly key: ServiceKey;
+  readonly desired: DesiredService | undefined;
+}
+
+/** What is different since the last one was taken. */
+export interface Delta {
+  readonly services: readonly DesiredChange[];
+  /** Standing problems by object, for the objects whose problems changed; an empty list clears them. */
+  readonly problems: ReadonlyMap<string, readonly Problem[]>;
+}
+
+export interface ModelCounts {
+  /** Service objects, those left to others included. */
+  readonly services: number;
+  readonly slices: number;
+  /** Rows of all slices, whatever their state. */
+  readonly endpoints: number;
+}
+
+/** All that is kept of one Service, by "namespace/name": there may be slices before there is a Service. */
+interface Entry {
+  service: Service | undefined;
+  /** By name, so that their order does not depend on history. */
+  slices: readonly EndpointSlice[];
+  /** What the last delta made of it. */
+  keys: readonly ServiceKey[];
+  troubled: readonly string[];
+}
+
+/** One Service worked out. */
+interface Outcome {
+  readonly desired: readonly DesiredService[];
+  readonly problems: ReadonlyMap<string, readonly Problem[]>;
+}
+
+const ZONE_LABEL = 'topology.kubernetes.io/zone';
+const NOTHING: readonly never[] = [];
+
+export class Model {
+  #facts: NodeFacts;
+  /** This node's own object, once seen. */
+  #node: Node | undefined;
+  #claims = new Claims();
+  readonly #entries = new Map<string, Entry>();
+  readonly #slices = new Map<string, EndpointSlice>();
+  readonly #changed = new Set<string>();
+  readonly #problems = new Map<string, readonly Problem[]>();
+  #services = 0;
+  #endpoints = 0;
+
+  constructor(facts: NodeFacts) {
+    this.#facts = facts;
+  }
+
+  /** Takes changes in, in order. Nothing is worked out before `takeChanged`. */
+  apply(changes: readonly Change[]): void {
+    for (const change of changes) {
+      if (change.kind === 'Service') this.#setService(change.key, change.object);
+      else if (change.kind === 'EndpointSlice') this.#setSlice(change.key, change.object);
+      else if (change.key === this.#facts.name) this.#setNode(change.object);
+    }
+  }
+
+  /** New facts of the node: everything is worked out anew. */
+  setFacts(facts: NodeFacts): void {
+    if (facts.name !== this.#facts.name) this.#node = undefined;
+    this.#facts = facts;
+    this.#claims = new Claims();
+    for (const [key, { service }] of this.#entries) {
+      for (const claim of this.#claimsOf(service)) this.#claims.add(claim, service as Service);
+      this.#changed.add(key);
+    }
+  }
+
+  /** Whether `takeChanged` would have something to work out. */
+  get hasChanged(): boolean {
+    return this.#changed.size > 0;
+  }
+
+  /** Works out every Service touched since the last call. The result is the caller's: the model keeps no part of it. */
+  takeChanged(): Delta {
+    const services: DesiredChange[] = [];
+    const problems = new Map<string, readonly Problem[]>();
+    // First all that stood, then all that stands: a slice may have gone from one Service to another.
+    for (const key of this.#changed) this.#entries.get(key)?.troubled.forEach((object) => problems.set(object, NOTHING));
+    for (const key of this.#changed) {
+      const entry = this.#entries.get(key);
+      if (entry === undefined) continue;
+      const outcome = this.#workOut(entry);
+      const keys = outcome.desired.map((desired) => desired.key);
+      for (const gone of entry.keys) if (!keys.includes(gone)) services.push({ key: gone, desired: undefined });
+      for (const desired of outcome.desired) services.push({ key: desired.key, desired });
+      for (const [object, list] of outcome.problems) problems.set(object, list);
+      entry.keys = keys.length === 0 ? NOTHING : keys;
+      entry.troubled = outcome.problems.size === 0 ? NOTHING : [...outcome.problems.keys()];
+      if (entry.service === undefined && entry.slices.length === 0) this.#entries.delete(key);
+    }
+    this.#changed.clear();
+    return { services, problems: this.#changedProblems(problems) };
+  }
+
+  /** All that is desired now, worked out one by one as the caller goes through them. */
+  *desired(): Generator<DesiredService> {
+    for (const entry of this.#entries.values()) yield* this.#workOut(entry).desired;
+  }
+
+  /** All problems that stand, as of the last `takeChanged`. */
+  get problems(): ReadonlyMap<string, readonly Problem[]> {
+    return this.#problems;
+  }
+
+  get counts(): ModelCounts {
+    return { services: this.#services, slices: this.#slices.size, endpoints: this.#endpoints };
+  }
+
+  #entry(key: string): Entry {
+    let entry = this.#entries.get(key);
+    if (entry === undefined) {
+      entry = { service: undefined, slices: NOTHING, keys: NOTHING, troubled: NOTHING };
+      this.#entries.set(key, entry);
+    }
+    return entry;
+  }
+
+  #setService(key: string, service: Service | undefined): void {
+    const entry = this.#entry(key);
+    const former = entry.service;
+    entry.service = service;
+    this.#changed.add(key);
+    this.#services += (service === undefined ? 0 : 1) - (former === undefined ? 0 : 1);
+    for (const claim of this.#claimsOf(former)) this.#touch(this.#claims.remove(claim, former as Service));
+    for (const claim of this.#claimsOf(service)) this.#touch(this.#claims.add(claim, service as Service));
+  }
+
+  #touch(services: readonly Service[]): void {
+    for (const { namespace, name } of services) this.#changed.add(`${namespace}/${name}`);
+  }
+
+  #setSlice(key: string, slice: EndpointSlice | undefined): void {
+    const former = this.#slices.get(key);
+    if (slice === undefined) this.#slices.delete(key);
+    else this.#slices.set(key, slice);
+    this.#endpoints += (slice?.addresses.length ?? 0) - (former?.addresses.length ?? 0);
+    if (former !== undefined) this.#changeSlices(former, (slices) => slices.filter((other) => other !== former));
+    if (slice !== undefined) this.#changeSlices(slice, (slices) => [...slices, slice].sort((a, b) => (a.name < b.name ? -1 : 1)));
+  }
+
+  #changeSlices(slice: EndpointSlice, change: (slices: readonly EndpointSlice[]) => readonly EndpointSlice[]): void {
+    if (slice.service === '') return;
+    const key = `${slice.namespace}/${slice.service}`;
+    const entry = this.#entry(key);
+    entry.slices = change(entry.slices);
+    this.#changed.add(key);
+  }
+
+  #setNode(node: Node | undefined): void {
+    const zone = this.#place().zone;
+    this.#node = node;
+    if (this.#place().zone === zone) return;
+    for (const [key, { slices }] of this.#entries) if (slices.some((slice) => slice.zoneHints !== undefined)) this.#changed.add(key);
+  }
+
+  #place(): Place {
+    return { name: this.#facts.name, zone: this.#node === undefined ? this.#facts.zone : (this.#node.labels[ZONE_LABEL] ?? '') };
+  }
+
+  /** What the Service claims under the present facts: read anew rather than kept. */
+  #claimsOf(service: Service | undefined): string[] {
+    const read = service === undefined ? undefined : readService(service, this.#facts);
+    return read?.ports.flatMap((port) => port.wanted.map(({ claim }) => claim)) ?? [];
+  }
+
+  #workOut({ service, slices }: Entry): Outcome {
+    const read = service === undefined ? undefined : readService(service, this.#facts);
+    const problems = new Map<string, readonly Problem[]>();
+    if (service === undefined || read === undefined) return { desired: [], problems };
+    const usable: ReadSlice[] = [];
+    for (const slice of slices) {
+      const { read: usableSlice, problems: found } = readSlice(slice);
+      if (usableSlice !== undefined) usable.push(usableSlice);
+      if (found.length > 0) problems.set(nameOfSlice(slice), found);
+    }
+    const lost = new Map<string, Problem>();
+    const desired = read.ports.map((port) => this.#workOutPort(service, read, port, usable, lost));
+    const own = [...read.problems, ...lost.values()];
+    if (own.length > 0) problems.set(nameOfService(service), own);
+    return { desired, problems };
+  }
+
+  #workOutPort(service: Service, read: ReadService, port: ReadPort, slices: readonly ReadSlice[], lost: Map<string, Problem>): DesiredService {
+    const frontends: Frontend[] = [];
+    for (const { frontend, claim, field } of port.wanted) {
+      const owner = this.#claims.owner(claim);
+      if (owner === undefined || owner === service) frontends.push(frontend);
+      else {
+        // One line for a node port, however many addresses it would have been served on.
+        const value = frontend.kind === 'NodePort' ? `${frontend.port}/${port.protocol}` : claim;
+        lost.set(`${field} ${value}`, conflict(service, owner, field, value));
+      }
+    }
+    return {
+      key: port.key,
+      namespace: service.namespace,
+      name: service.name,
+      portName: port.portName,
+      protocol: port.protocol,
+      family: port.family,
+      algorithm: read.algorithm,
+      affinitySeconds: read.affinitySeconds,
+      internalLocal: read.internalLocal,
+      externalLocal: read.externalLocal,
+      frontends: frontends.sort((a, b) => (textOf(a) < textOf(b) ? -1 : 1)),
+      ...chooseEndpoints(slices, port, this.#place()),
+    };
+  }
+
+  /** Keeps the problems that stand; those that stood as they are need no telling. */
+  #changedProblems(found: ReadonlyMap<string, readonly Problem[]>): Map<string, readonly Problem[]> {
+    const changed = new Map<string, readonly Problem[]>();
+    for (const [object, list] of found) {
+      if (JSON.stringify(list) === JSON.stringify(this.#problems.get(object) ?? NOTHING)) continue;
+      if (list.length === 0) this.#problems.delete(object);
+      else this.#problems.set(object, list);
+      changed.set(object, list);
+    }
+    return changed;
+  }
+}
+
+const textOf = (frontend: Frontend): string => formatEndpoint(frontend.address, frontend.port);
+
+function conflict(service: Service, owner: Service, field: string, value: string): Problem {
+  const message = `belongs to ${nameOfService(owner)}, which is older or first by name: an address and port of its own would be right`;
+  return { object: nameOfService(service), field, value, message, reason: 'conflict' };
+}

@@ -1,0 +1,263 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { Address } from '../../agent/model/address.ts';
+import { Model } from '../../agent/model/model.ts';
+import { READY, SERVING, TERMINATING } from '../../agent/model/objects.ts';
+import type { Change, EndpointSlice, Service } from '../../agent/model/objects.ts';
+import { FACTS, addressesOf, frontendsOf, node, problemsOf, put, remove, service, servicePort, slice, take } from './model-builders.ts';
+
+/** A model that has taken these in already. */
+function settled(...objects: Parameters<typeof put>[0][]): Model {
+  const model = new Model(FACTS);
+  model.apply(objects.map(put));
+  model.takeChanged();
+  return model;
+}
+
+function after(model: Model, ...changes: Change[]): ReturnType<Model['takeChanged']> {
+  model.apply(changes);
+  return model.takeChanged();
+}
+
+const keysOf = (delta: ReturnType<Model['takeChanged']>): string[] => delta.services.map(({ key, desired }) => `${desired ? '' : '-'}${key}`);
+
+describe('changes', () => {
+  test('nothing changed, nothing told', () => {
+    const model = settled(service());
+    expect(model.hasChanged).toBe(false);
+    expect(model.takeChanged()).toEqual({ services: [], problems: new Map() });
+  });
+
+  test('slices may come before their Service, and go after it', () => {
+    const model = settled(slice([{ address: '10.0.0.1' }]));
+    expect(after(model, put(service())).services[0]?.desired?.cluster).toHaveLength(1);
+    expect(keysOf(after(model, remove(service())))).toEqual(['-default/web:http/TCP/4']);
+    expect(keysOf(after(model, remove(slice([]))))).toEqual([]);
+    expect(after(model, put(service())).services[0]?.desired?.cluster).toEqual([]);
+  });
+
+  test('a port that goes is told, and so is a Service that becomes another proxy\'s', () => {
+    const model = settled(service({ ports: [servicePort(), servicePort({ name: 'admin', port: 81 })] }));
+    expect(keysOf(after(model, put(service())))).toEqual(['-default/web:admin/TCP/4', 'default/web:http/TCP/4']);
+    expect(keysOf(after(model, put(service({ proxyName: 'other' }))))).toEqual(['-default/web:http/TCP/4']);
+    expect(keysOf(after(model, put(service())))).toEqual(['default/web:http/TCP/4']);
+  });
+
+  test('a slice that moves from one Service to another changes both', () => {
+    const other = service({ name: 'other', clusterIPs: ['10.96.0.11'] });
+    const model = settled(service(), other, slice([{ address: '10.0.0.1' }]));
+    const { services } = after(model, put(slice([{ address: '10.0.0.1' }], { service: 'other' })));
+    expect(services.map(({ key, desired }) => [key, desired?.cluster.length])).toEqual([['default/web:http/TCP/4', 0], ['default/other:http/TCP/4', 1]]);
+  });
+
+  test('this node\'s zone concerns Services with zone hints only; other Nodes concern none', () => {
+    const hinted = slice([{ address: '10.0.0.1', zones: ['z1'] }, { address: '10.0.0.2', zones: ['z2'] }]);
+    const model = settled(service(), hinted, service({ name: 'plain', clusterIPs: ['10.96.0.11'] }));
+    const zone = (name: string): Record<string, string> => ({ 'topology.kubernetes.io/zone': name });
+    expect(keysOf(after(model, put(node(zone('z1'), 'node-b'))))).toEqual([]);
+    const moved = after(model, put(node(zone('z1'))));
+    expect(moved.services.map(({ desired }) => addressesOf(desired?.cluster ?? []))).toEqual([['10.0.0.1']]);
+    expect(keysOf(after(model, put(node({ ...zone('z1'), other: 'label' }))))).toEqual([]);
+    expect(after(model, remove(node({}))).services[0]?.desired?.cluster).toHaveLength(2);
+  });
+
+  test('new facts: everything anew', () => {
+    const nodePort = service({ type: 'NodePort', ports: [servicePort({ nodePort: 30080 })] });
+    const model = settled(nodePort);
+    model.setFacts({ ...FACTS, nodePortAddresses: ['172.30.0.99' as Address], localhostNodePorts: false });
+    const [first] = model.takeChanged().services;
+    expect(first?.desired && frontendsOf(first.desired)).toEqual(['ClusterIP 10.96.0.10 80', 'NodePort 172.30.0.99 30080']);
+    // The claims are of the new addresses, so giving them up leaves nothing behind.
+    model.apply([remove(nodePort), put(service({ name: 'next', clusterIPs: ['10.96.0.11'], externalIPs: ['172.30.0.99'], ports: [servicePort({ port: 30080 })] }))]);
+    expect(problemsOf(model.takeChanged())).toEqual([]);
+  });
+
+  test('what was taken is the caller\'s: the list of all is worked out for itself', () => {
+    const model = settled(service(), slice([{ address: '10.0.0.1' }]));
+    expect([...model.desired()].map((desired) => desired.key)).toEqual(['default/web:http/TCP/4']);
+    expect(model.counts).toEqual({ services: 1, slices: 1, endpoints: 1 });
+    after(model, put(slice([{ address: '10.0.0.1' }, { address: '10.0.0.2' }])), put(service({ proxyName: 'x' })));
+    expect(model.counts).toEqual({ services: 1, slices: 1, endpoints: 2 });
+    after(model, remove(slice([])), remove(service()), remove(service({ name: 'never was' })));
+    expect(model.counts).toEqual({ services: 0, slices: 0, endpoints: 0 });
+    expect([...model.desired()]).toEqual([]);
+  });
+});
+
+describe('problems', () => {
+  const broken = slice([{ address: '127.0.0.1' }]);
+
+  test('told when they come, not again while they stand, and cleared when they go', () => {
+    const model = settled(service());
+    expect(problemsOf(after(model, put(broken)))).toHaveLength(1);
+    expect(model.problems.size).toBe(1);
+    expect(after(model, put(service({ affinitySeconds: 5 }))).problems.size).toBe(0);
+    expect(after(model, remove(broken)).problems).toEqual(new Map([['EndpointSlice default/web-1', []]]));
+    expect(model.problems.size).toBe(0);
+  });
+
+  test('cleared with the Service that made them matter', () => {
+    const model = settled(service({ externalIPs: ['::1'] }), broken);
+    const { problems } = after(model, remove(service()));
+    expect([...problems]).toEqual([['EndpointSlice default/web-1', []], ['Service default/web', []]]);
+  });
+
+  test('a slice that moves between Services, in either order, keeps its own', () => {
+    for (const [from, to] of [['a', 'b'], ['b', 'a']] as const) {
+      const model = settled(service({ name: 'a' }), service({ name: 'b', clusterIPs: ['10.96.0.11'] }), slice([{ address: '127.0.0.1' }], { service: from }));
+      after(model, put(slice([{ address: '127.0.0.1' }], { service: to })));
+      expect([...model.problems.keys()]).toEqual(['EndpointSlice default/web-1']);
+    }
+  });
+});
+
+describe('two Services, one address and port', () => {
+  const old = service({ name: 'old', created: 1, clusterIPs: ['10.96.0.1'], externalIPs: ['198.51.100.1'] });
+  const young = service({ name: 'a-young', created: 2, clusterIPs: ['10.96.0.2'], externalIPs: ['198.51.100.1'] });
+  const frontends = (model: Model): Record<string, string[]> => Object.fromEntries([...model.desired()].map((d) => [d.name, frontendsOf(d)]));
+
+  test.each([[[old, young]], [[young, old]]])('the older keeps it, whichever came first', (order) => {
+    const model = new Model(FACTS);
+    model.apply(order.map(put));
+    const { problems } = model.takeChanged();
+    expect(frontends(model)).toEqual({ old: ['ClusterIP 10.96.0.1 80', 'ExternalIP 198.51.100.1 80'], 'a-young': ['ClusterIP 10.96.0.2 80'] });
+    expect([...problems.values()].flat()).toEqual([
+      {
+        object: 'Service default/a-young',
+        field: 'spec.externalIPs[0]',
+        value: '198.51.100.1:80/TCP',
+        message: 'belongs to Service default/old, which is older or first by name: an address and port of its own would be right',
+        reason: 'conflict',
+      },
+    ]);
+  });
+
+  test('the older takes it over when it comes second, and the other gets it back when it goes', () => {
+    const model = settled(young);
+    expect(keysOf(after(model, put(old)))).toEqual(['default/old:http/TCP/4', 'default/a-young:http/TCP/4']);
+    const delta = after(model, remove(old));
+    expect(keysOf(delta)).toEqual(['-default/old:http/TCP/4', 'default/a-young:http/TCP/4']);
+    expect(frontends(model)).toEqual({ 'a-young': ['ClusterIP 10.96.0.2 80', 'ExternalIP 198.51.100.1 80'] });
+    expect(delta.problems).toEqual(new Map([['Service default/a-young', []]]));
+  });
+
+  test('it is given up with the port, the policy or the proxy that wanted it', () => {
+    for (const changed of [{ externalIPs: [] }, { ports: [servicePort({ port: 81 })] }, { proxyName: 'x' }, { clusterIPs: ['None'] }]) {
+      const model = settled(old, young);
+      after(model, put({ ...old, ...changed }));
+      expect(frontends(model)['a-young']).toEqual(['ClusterIP 10.96.0.2 80', 'ExternalIP 198.51.100.1 80']);
+    }
+  });
+
+  test('of one age: by namespace and name', () => {
+    const model = settled({ ...old, created: 0 }, { ...young, created: 0 });
+    expect(frontends(model)['a-young']).toHaveLength(2);
+  });
+
+  test('other protocols and ports are no conflict', () => {
+    expect(problemsOf(take([old, { ...young, ports: [servicePort({ port: 443 }), servicePort({ name: 'u', protocol: 'UDP' })] }]))).toEqual([]);
+  });
+
+  test('a node port is told once, not for each address', () => {
+    const ports = [servicePort({ nodePort: 30080 })];
+    const [a, b] = [service({ name: 'a', type: 'NodePort', ports, clusterIPs: ['10.96.0.1'] }), service({ name: 'b', type: 'NodePort', ports, clusterIPs: ['10.96.0.2'] })];
+    expect(problemsOf(take([a, b]))).toEqual(['Service default/b: spec.ports[0].nodePort 30080/TCP conflict']);
+  });
+
+  test('an external IP that is a node\'s address meets node ports', () => {
+    const nodePort = service({ name: 'a', type: 'NodePort', ports: [servicePort({ nodePort: 30080 })], clusterIPs: ['10.96.0.1'] });
+    const external = service({ name: 'b', externalIPs: ['172.30.0.11'], ports: [servicePort({ port: 30080 })], clusterIPs: ['10.96.0.2'] });
+    expect(problemsOf(take([nodePort, external]))).toEqual(['Service default/b: spec.externalIPs[0] 172.30.0.11:30080/TCP conflict']);
+  });
+});
+
+test('10,000 Services: a change of one slice reads and tells that Service alone', () => {
+  let reads = 0;
+  const counted = (one: EndpointSlice): EndpointSlice => {
+    const { addresses, ...rest } = one;
+    return Object.defineProperty(rest, 'addresses', { enumerable: true, get: () => (reads++, addresses) }) as EndpointSlice;
+  };
+  const model = new Model(FACTS);
+  for (let i = 0; i < 10_000; i++) {
+    const name = `s${i}`;
+    model.apply([put(service({ name, clusterIPs: [`10.96.${i >> 8}.${i & 255}`] })), put(counted(slice([{ address: '10.0.0.1' }], { name, service: name })))]);
+  }
+  expect(model.takeChanged().services).toHaveLength(10_000);
+  reads = 0;
+  const delta = after(model, put(counted(slice([{ address: '10.0.0.2' }], { name: 's7', service: 's7' }))));
+  expect(keysOf(delta)).toEqual(['default/s7:http/TCP/4']);
+  expect(reads).toBeLessThanOrEqual(3); // the count of endpoints, before and after, and the choice
+});
+
+describe('history does not matter', () => {
+  const few = <T>(...values: T[]): fc.Arbitrary<T> => fc.constantFrom(...values);
+  const anyService: fc.Arbitrary<Service> = fc.record({
+    name: few('a', 'b', 'c'),
+    created: few(0, 1, 2),
+    type: few('ClusterIP', 'NodePort', 'ExternalName', 'LoadBalancer'),
+    clusterIPs: few(['10.96.0.1'], ['10.96.0.2', 'fd00:96::2'], ['None'], ['bad']),
+    externalIPs: few([], ['198.51.100.1'], ['198.51.100.1', '127.0.0.1'], ['172.30.0.11']),
+    ports: few([servicePort()], [servicePort({ nodePort: 30080 })], [servicePort(), servicePort({ name: 'alt', port: 30080 })], [servicePort({ port: 0 })]),
+    internalTrafficPolicy: few('Cluster', 'Local'),
+    externalTrafficPolicy: few('Cluster', 'Local'),
+    proxyName: few('', '', '', 'x'),
+  }).map(service);
+  const anySlice: fc.Arbitrary<EndpointSlice> = fc
+    .tuple(
+      fc.array(fc.record({ address: few('10.0.0.1', '10.0.0.2', '10.0.0.3', '::1'), state: few(READY | SERVING, SERVING, SERVING | TERMINATING), node: few('node-a', 'node-b'), zones: few([], ['z1'], ['z2']) }), { maxLength: 4 }),
+      fc.record({ name: few('x', 'y', 'z'), service: few('a', 'b', 'c', ''), addressType: few('IPv4', 'IPv4', 'IPv6') }),
+    )
+    .map(([rows, fields]) => slice(rows, fields));
+  const anyNode = few('z1', 'z2').map((zone) => node({ 'topology.kubernetes.io/zone': zone }));
+  const anyChange: fc.Arbitrary<Change> = fc.tuple(fc.oneof(anyService, anySlice, anyNode), fc.boolean()).map(([object, there]) => (there ? put(object) : remove(object)));
+
+  interface Kept {
+    readonly desired: Map<string, unknown>;
+    readonly problems: Map<string, unknown>;
+  }
+
+  /** What a consumer knows that follows the deltas: the dataplane's view. */
+  function follow(model: Model, steps: readonly (readonly Change[])[]): Kept {
+    const kept: Kept = { desired: new Map(), problems: new Map() };
+    for (const step of steps) {
+      model.apply(step);
+      const delta = model.takeChanged();
+      for (const { key, desired } of delta.services) desired === undefined ? kept.desired.delete(key) : kept.desired.set(key, desired);
+      for (const [object, list] of delta.problems) list.length === 0 ? kept.problems.delete(object) : kept.problems.set(object, list);
+    }
+    return kept;
+  }
+
+  /** The last word on each object, for a model that starts anew. */
+  function standing(changes: readonly Change[]): Change[] {
+    return [...new Map(changes.map((change) => [`${change.kind} ${change.key}`, change])).values()].filter((change) => change.object !== undefined);
+  }
+
+  test('following the deltas gives what a fresh model makes of the same objects, in any order', () => {
+    fc.assert(
+      fc.property(fc.array(fc.array(anyChange, { maxLength: 3 }), { maxLength: 12 }), fc.nat(), (steps, seed) => {
+        const model = new Model(FACTS);
+        const followed = follow(model, steps);
+        const objects = standing(steps.flat());
+        const turned = objects.map((_, i) => objects[(i * 7 + seed) % objects.length] as Change);
+        const order = new Set(turned).size === objects.length ? turned : objects.toReversed();
+        const fresh = follow(new Model(FACTS), [order]);
+        expect(followed).toEqual(fresh);
+        expect(new Map([...model.desired()].map((desired) => [desired.key, desired]))).toEqual(fresh.desired);
+        expect(model.problems).toEqual(fresh.problems);
+      }),
+      { numRuns: 400 },
+    );
+  });
+
+  test('no frontend is ever given to two', () => {
+    fc.assert(
+      fc.property(fc.array(anyService, { maxLength: 3 }), (services) => {
+        const model = new Model(FACTS);
+        model.apply(services.map(put));
+        const claims = [...model.desired()].flatMap((d) => d.frontends.map((f) => `${f.address} ${f.port} ${d.protocol}`));
+        expect(new Set(claims).size).toBe(claims.length);
+      }),
+    );
+  });
+});
