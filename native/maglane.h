@@ -4,8 +4,8 @@
  * descriptors apart. index.d.ts says what each function does for its caller.
  *
  * A function of the addon reads all its arguments first; the first wrong one throws and
- * marks the call as failed, the others are then left alone, and one check of
- * `call.failed` before the system call serves for all.
+ * marks the call as failed, whatever else is read or thrown then does nothing, and one
+ * check of `call.failed` before the system call serves for all.
  */
 #ifndef MAGLANE_NATIVE_H
 #define MAGLANE_NATIVE_H
@@ -14,6 +14,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <node_api.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -82,6 +83,9 @@ enum fd_kind { FD_OTHER, FD_CLOSED, FD_MAP, FD_PROGRAM, FD_LINK };
 enum fd_kind fd_kind(int fd);
 /* Throws unless `fd` is of that kind. */
 void check_kind(struct call *c, int fd, enum fd_kind kind);
+
+/* thread.c: a thread that no signal of the process reaches. Returns 0, or an errno. */
+int start_thread(pthread_t *thread, void *(*run)(void *data), void *data);
 
 /* map.c */
 bool map_info(struct call *c, int fd, struct bpf_map_info *info);

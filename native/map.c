@@ -11,6 +11,7 @@
 bool map_info(struct call *c, int fd, struct bpf_map_info *info)
 {
 	__u32 length = sizeof(*info);
+	int error;
 
 	if (c->failed)
 		return false;
@@ -19,10 +20,9 @@ bool map_info(struct call *c, int fd, struct bpf_map_info *info)
 		info->name[sizeof(info->name) - 1] = '\0'; /* it may be no map: see check_entry */
 		return true;
 	}
-	if (errno == EINVAL)
-		check_kind(c, fd, FD_MAP);
-	if (!c->failed)
-		fail(c, errno, "");
+	error = errno;
+	check_kind(c, fd, FD_MAP); /* says more than the kernel's EBADFD or EINVAL */
+	fail(c, error, "");
 	return false;
 }
 

@@ -83,6 +83,35 @@ static struct run arg_run(struct call *c)
 	return run;
 }
 
+/*
+ * The kernel gives up half way when its thread is interrupted, and packets cannot be taken
+ * back. Node's threads are, by signals and by io_uring; a fresh one has nobody who would.
+ */
+struct job {
+	int fd, error;
+	struct bpf_test_run_opts *options;
+};
+
+static void *run_job(void *data)
+{
+	struct job *job = data;
+
+	job->error = bpf_prog_test_run_opts(job->fd, job->options) == 0 ? 0 : errno;
+	return NULL;
+}
+
+static int run_undisturbed(int fd, struct bpf_test_run_opts *options)
+{
+	struct job job = { .fd = fd, .options = options };
+	pthread_t thread;
+	int error = start_thread(&thread, run_job, &job);
+
+	if (error)
+		return error;
+	pthread_join(thread, NULL);
+	return job.error;
+}
+
 static napi_value give_run(struct call *c, const struct bpf_test_run_opts *options, const uint8_t *out)
 {
 	size_t length = out ? options->data_size_out : 0;
@@ -103,7 +132,7 @@ static napi_value give_run(struct call *c, const struct bpf_test_run_opts *optio
 static napi_value test_run(napi_env env, napi_callback_info info)
 {
 	struct call c = call_begin(env, info, "test_run");
-	int fd = arg_fd(&c, 0);
+	int fd = arg_fd(&c, 0), error;
 	struct run run = arg_run(&c);
 	LIBBPF_OPTS(bpf_test_run_opts, options);
 	struct bpf_prog_info program;
@@ -132,8 +161,9 @@ static napi_value test_run(napi_env env, napi_callback_info info)
 	}
 	options.repeat = run.repeat;
 	options.flags = run.flags;
-	if (bpf_prog_test_run_opts(fd, &options) != 0)
-		fail(&c, errno, program.name);
+	error = run_undisturbed(fd, &options);
+	if (error)
+		fail(&c, error, program.name);
 	else
 		result = give_run(&c, &options, out);
 	free(out);

@@ -8,9 +8,7 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -154,19 +152,6 @@ static void stopper_gone(napi_env env, void *data, void *hint)
 	ring_release(data);
 }
 
-/* Signals are for Node's own threads. */
-static int start_thread(struct ring *ring)
-{
-	sigset_t all, before;
-	int error;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&ring->thread, NULL, ring_thread, ring);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return error;
-}
-
 static struct ring *ring_open(struct call *c, int fd, const char *name)
 {
 	struct ring *ring = calloc(1, sizeof(*ring));
@@ -218,7 +203,7 @@ static napi_value ring_buffer(napi_env env, napi_callback_info info)
 	napi_unref_threadsafe_function(env, ring->loop);
 	napi_add_finalizer(env, stop, ring, stopper_gone, NULL, NULL);
 	ring->holders = 2;
-	error = start_thread(ring);
+	error = start_thread(&ring->thread, ring_thread, ring);
 	if (error) {
 		ring_buffer__free(ring->records);
 		napi_release_threadsafe_function(ring->loop, napi_tsfn_abort);
