@@ -130,6 +130,10 @@ describe('refused, item by item', () => {
     expect(problemsOf(delta)).toEqual(['Service default/web: spec.clusterIPs[0] 10.96.0.999 invalid_address']);
   });
 
+  test('without any cluster IP left there is one problem, not one for each other address', () => {
+    expect(problemsOf(take([service({ clusterIPs: ['bad'], externalIPs: ['198.51.100.1'] })]))).toEqual(['Service default/web: spec.clusterIPs[0] bad invalid_address']);
+  });
+
   test.each([0, 70000, -1, 80.5, Number.NaN])('port %d: that port alone', (port) => {
     const delta = take([service({ ports: [servicePort({ name: 'bad', port }), servicePort()] })]);
     expect(delta.services.map((change) => change.key)).toEqual(['default/web:http/TCP/4']);

@@ -43,6 +43,12 @@ describe('changes', () => {
     expect(keysOf(after(model, put(service())))).toEqual(['default/web:http/TCP/4']);
   });
 
+  test('slices count in the order of their names, whichever came first', () => {
+    const alive = slice([{ address: '10.0.0.1' }], { name: 'web-1' });
+    const unready = slice([{ address: '10.0.0.1', state: SERVING }], { name: 'web-2' });
+    for (const order of [[alive, unready], [unready, alive]]) expect(after(settled(service()), ...order.map(put)).services[0]?.desired?.cluster).toEqual([]);
+  });
+
   test('a slice that moves from one Service to another changes both', () => {
     const other = service({ name: 'other', clusterIPs: ['10.96.0.11'] });
     const model = settled(service(), other, slice([{ address: '10.0.0.1' }]));
@@ -67,9 +73,10 @@ describe('changes', () => {
     model.setFacts({ ...FACTS, nodePortAddresses: ['172.30.0.99' as Address], localhostNodePorts: false });
     const [first] = model.takeChanged().services;
     expect(first?.desired && frontendsOf(first.desired)).toEqual(['ClusterIP 10.96.0.10 80', 'NodePort 172.30.0.99 30080']);
-    // The claims are of the new addresses, so giving them up leaves nothing behind.
-    model.apply([remove(nodePort), put(service({ name: 'next', clusterIPs: ['10.96.0.11'], externalIPs: ['172.30.0.99'], ports: [servicePort({ port: 30080 })] }))]);
-    expect(problemsOf(model.takeChanged())).toEqual([]);
+    // The claims are of the new address now: the former one is free, and so is this one when it is given up.
+    const next = service({ name: 'next', clusterIPs: ['10.96.0.11'], externalIPs: ['172.30.0.11', '172.30.0.99'], ports: [servicePort({ port: 30080 })] });
+    expect(problemsOf(after(model, put({ ...next, created: 1 })))).toEqual(['Service default/next: spec.externalIPs[1] 172.30.0.99:30080/TCP conflict']);
+    expect(after(model, remove(nodePort)).problems).toEqual(new Map([['Service default/next', []]]));
   });
 
   test('what was taken is the caller\'s: the list of all is worked out for itself', () => {
