@@ -1,0 +1,51 @@
+/** The kinds that are watched: where they are, which of them, and how they decode. */
+import type { Change } from '../../model/objects.ts';
+import { readEndpointSlice } from './protobuf/endpointslice.ts';
+import type { Meta } from './protobuf/meta.ts';
+import { readNode } from './protobuf/node.ts';
+import { readService } from './protobuf/service.ts';
+
+export type KindName = Change['kind'];
+
+export interface Kind {
+  readonly kind: KindName;
+  /** "watching Services": for messages. */
+  readonly plural: string;
+  readonly path: string;
+  readonly selectors: Readonly<Record<string, string>>;
+  /** @throws Error for an object that does not decode. */
+  readonly changed: (key: string, meta: Meta, raw: Buffer) => Change;
+  readonly gone: (key: string) => Change;
+}
+
+/** As kube-proxy selects them: Services of another proxy and headless ones never travel. */
+const SERVICE: Kind = {
+  kind: 'Service',
+  plural: 'Services',
+  path: '/api/v1/services',
+  selectors: { labelSelector: '!service.kubernetes.io/service-proxy-name', fieldSelector: 'spec.clusterIP!=None' },
+  changed: (key, meta, raw) => ({ kind: 'Service', key, object: readService(meta, raw) }),
+  gone: (key) => ({ kind: 'Service', key, object: undefined }),
+};
+
+const ENDPOINT_SLICE: Kind = {
+  kind: 'EndpointSlice',
+  plural: 'EndpointSlices',
+  path: '/apis/discovery.k8s.io/v1/endpointslices',
+  selectors: { labelSelector: '!service.kubernetes.io/headless' },
+  changed: (key, meta, raw) => ({ kind: 'EndpointSlice', key, object: readEndpointSlice(meta, raw) }),
+  gone: (key) => ({ kind: 'EndpointSlice', key, object: undefined }),
+};
+
+const NODE: Omit<Kind, 'selectors'> = {
+  kind: 'Node',
+  plural: 'Nodes',
+  path: '/api/v1/nodes',
+  changed: (key, meta, raw) => ({ kind: 'Node', key, object: readNode(meta, raw) }),
+  gone: (key) => ({ kind: 'Node', key, object: undefined }),
+};
+
+/** @param nodeName the only Node that is watched. */
+export function watchedKinds(nodeName: string): readonly Kind[] {
+  return [SERVICE, ENDPOINT_SLICE, { ...NODE, selectors: { fieldSelector: `metadata.name=${nodeName}` } }];
+}

@@ -1,0 +1,100 @@
+/** Services, EndpointSlices and this node's Node from the API server of a cluster. */
+import type { Log } from '../../observe/log.ts';
+import type { Source, SourceSink } from '../source.ts';
+import type { Access } from './access.ts';
+import { inClusterAccess } from './access.ts';
+import type { ClientOptions } from './client.ts';
+import { Client } from './client.ts';
+import { Connection } from './connection.ts';
+import type { Failure } from './failure.ts';
+import type { KindName } from './kinds.ts';
+import { watchedKinds } from './kinds.ts';
+import { kubeconfigAccess } from './kubeconfig.ts';
+import type { ReflectorEvents, ReflectorOptions } from './reflector.ts';
+import { Reflector } from './reflector.ts';
+
+/** For metrics: what happens to the watches. */
+export interface SourceObserver {
+  /** A watch of `kind` stands. */
+  connected(kind: KindName): void;
+  /** A watch of `kind` broke or could not be had; `reason` is a Failure's code, one of few. */
+  disconnected(kind: KindName, reason: string): void;
+  /** `kind` has been listed again, after the first time. */
+  relisted(kind: KindName): void;
+  /** One watch event of `kind`, bookmarks included. */
+  event(kind: KindName): void;
+}
+
+export interface KubernetesSourceOptions {
+  /** A kubeconfig file. @default in cluster: the service account of the pod */
+  readonly kubeconfig?: string;
+  /** The Node to watch. */
+  readonly nodeName: string;
+  readonly log: Log;
+  readonly observer?: SourceObserver;
+  readonly client?: ClientOptions;
+  readonly reflector?: ReflectorOptions;
+}
+
+export class KubernetesSource implements Source {
+  readonly #options: KubernetesSourceOptions;
+  #name = 'kubernetes';
+
+  constructor(options: KubernetesSourceOptions) {
+    this.#options = options;
+  }
+
+  /** "kubernetes https://10.0.0.1:6443"; without the server until `run` has read where it is. */
+  get name(): string {
+    return this.#name;
+  }
+
+  /** @throws AccessError for a kubeconfig, or a pod's environment, that names no API server. */
+  async run(sink: SourceSink, signal: AbortSignal): Promise<void> {
+    const { kubeconfig, nodeName, client: clientOptions, reflector: reflectorOptions } = this.#options;
+    const access: Access = kubeconfig === undefined ? inClusterAccess() : await kubeconfigAccess(kubeconfig);
+    this.#name = `kubernetes ${access.server.href.replace(/\/$/, '')}`;
+    const client = new Client(access, clientOptions);
+    const kinds = watchedKinds(nodeName);
+    const events = this.#events(access, sink, new Set(kinds.map((kind) => kind.kind)));
+    const failed = new AbortController();
+    const either = AbortSignal.any([signal, failed.signal]);
+    const running = kinds.map((kind) => new Reflector(client, kind, sink, events, reflectorOptions).run(either));
+    try {
+      await Promise.all(running);
+    } finally {
+      failed.abort();
+      await Promise.allSettled(running);
+      await client.close();
+    }
+  }
+
+  #events(access: Access, sink: SourceSink, unlisted: Set<KindName>): ReflectorEvents {
+    const { log, observer } = this.#options;
+    const connection = new Connection(log, access.server.host);
+    let synced = false;
+    return {
+      connected(kind) {
+        connection.up(kind);
+        observer?.connected(kind);
+      },
+      disconnected(kind, failure: Failure) {
+        log.debug('a watch failed', { kind, code: failure.code, reason: failure.message });
+        connection.down(kind, failure);
+        observer?.disconnected(kind, failure.code);
+      },
+      listed(kind) {
+        if (!unlisted.delete(kind)) {
+          log.info(`${kind}s listed anew`);
+          observer?.relisted(kind);
+        } else if (unlisted.size === 0 && !synced) {
+          synced = true;
+          sink.synced();
+        }
+      },
+      event(kind) {
+        observer?.event(kind);
+      },
+    };
+  }
+}

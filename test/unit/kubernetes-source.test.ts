@@ -1,0 +1,407 @@
+/** The source against an API server that misbehaves: what counts is what the sink is told. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import type { EndpointSlice, Service } from '../../agent/model/objects.ts';
+import type { Log } from '../../agent/observe/log.ts';
+import type { KubernetesSourceOptions } from '../../agent/source/kubernetes/kubernetes-source.ts';
+import { KubernetesSource } from '../../agent/source/kubernetes/kubernetes-source.ts';
+import { encode, enveloped, frame, status } from '../support/fake-apiserver/encode.ts';
+import { FakeApiServer } from '../support/fake-apiserver/fake-apiserver.ts';
+import { node, service, slice } from '../support/fake-apiserver/objects.ts';
+import { Recorder } from '../support/fake-apiserver/recorder.ts';
+import { Relay } from '../support/fake-apiserver/relay.ts';
+
+let api: FakeApiServer;
+let relay: Relay;
+let sink: Recorder;
+let folder: string;
+let lines: string[];
+let observed: string[];
+let stop: AbortController;
+let running: Promise<void>;
+
+beforeEach(async () => {
+  api = await FakeApiServer.start();
+  relay = await Relay.start(api.port);
+  sink = new Recorder();
+  folder = await mkdtemp(join(tmpdir(), 'maglane-source-'));
+  lines = [];
+  observed = [];
+  stop = new AbortController();
+  running = Promise.resolve();
+});
+
+afterEach(async () => {
+  stop.abort();
+  await running;
+  await relay.leave();
+  await api.stop();
+  await rm(folder, { recursive: true });
+});
+
+function log(): Log {
+  const at = (level: string) => (message: string, fields?: Record<string, unknown>) => {
+    if (level !== 'debug') lines.push(`${level} ${message} ${JSON.stringify(fields ?? {})}`);
+  };
+  return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
+}
+
+async function start(options: Partial<KubernetesSourceOptions> = {}): Promise<void> {
+  const kubeconfig = join(folder, 'config');
+  await writeFile(
+    kubeconfig,
+    JSON.stringify({
+      'current-context': 'c',
+      contexts: [{ name: 'c', context: { cluster: 'k', user: 'u' } }],
+      clusters: [{ name: 'k', cluster: { server: `http://127.0.0.1:${relay.port}` } }],
+      users: [{ name: 'u', user: { tokenFile: 'token' } }],
+    }),
+  );
+  await writeFile(join(folder, 'token'), 'first\n');
+  const observer = {
+    connected: (kind: string) => observed.push(`connected ${kind}`),
+    disconnected: (kind: string, reason: string) => observed.push(`disconnected ${kind} ${reason}`),
+    relisted: (kind: string) => observed.push(`relisted ${kind}`),
+    event: () => {},
+  };
+  running = new KubernetesSource({ kubeconfig, nodeName: 'node-a', log: log(), observer, ...options }).run(sink, stop.signal);
+  running.catch(() => {});
+}
+
+/** Waits until `condition` holds. */
+async function until(condition: () => boolean, timeout = 5000): Promise<void> {
+  await vi.waitFor(() => expect(condition(), `not so: ${condition}\n${sink.log.join('\n')}\n${lines.join('\n')}`).toBe(true), { timeout, interval: 5 });
+}
+
+async function startSynced(options: Partial<KubernetesSourceOptions> = {}): Promise<void> {
+  await start(options);
+  await until(() => sink.syncs === 1 && api.watches === 3);
+}
+
+const asked = (path: string): typeof api.asked => api.asked.filter((item) => item.path === path);
+
+test('the initial state, then synced once, then changes as they come', async () => {
+  api.put('Service', service('web'));
+  api.put('EndpointSlice', slice('web-1', ['10.244.0.5', '10.244.0.6']));
+  api.put('Node', node('node-a'));
+  api.put('Node', node('node-b'));
+  await startSynced();
+  expect(new Set(sink.log.slice(0, 3))).toEqual(new Set(['Service default/web +', 'EndpointSlice default/web-1 +', 'Node node-a +']));
+  expect(sink.log.slice(3)).toEqual(['synced']);
+  expect((sink.objects.get('EndpointSlice default/web-1') as EndpointSlice).addresses).toEqual(['10.244.0.5', '10.244.0.6']);
+
+  api.put('Service', service('web', { clusterIP: '10.96.0.11', clusterIPs: ['10.96.0.11'] }));
+  await until(() => (sink.objects.get('Service default/web') as Service).clusterIPs[0] === '10.96.0.11');
+  api.delete('Service', 'default/web');
+  await until(() => !sink.objects.has('Service default/web'));
+  expect(sink.log.slice(4)).toEqual(['Service default/web +', 'Service default/web -']);
+});
+
+test('what is asked for: selectors, WatchList, bookmarks, protobuf, a token, an end that varies', async () => {
+  await startSynced();
+  const [services] = asked('/api/v1/services');
+  expect(Object.fromEntries(services?.query ?? [])).toMatchObject({
+    watch: '1',
+    sendInitialEvents: 'true',
+    resourceVersionMatch: 'NotOlderThan',
+    allowWatchBookmarks: 'true',
+    labelSelector: '!service.kubernetes.io/service-proxy-name',
+    fieldSelector: 'spec.clusterIP!=None',
+  });
+  expect(services?.headers).toMatchObject({ accept: 'application/vnd.kubernetes.protobuf;stream=watch', authorization: 'Bearer first', 'user-agent': 'maglane' });
+  const seconds = api.asked.map((item) => Number(item.query.get('timeoutSeconds')));
+  for (const value of seconds) expect(value).toSatisfy((n: number) => n >= 300 && n < 600);
+  expect(asked('/apis/discovery.k8s.io/v1/endpointslices')[0]?.query.get('labelSelector')).toBe('!service.kubernetes.io/headless');
+  expect(asked('/api/v1/nodes')[0]?.query.get('fieldSelector')).toBe('metadata.name=node-a');
+  expect(api.sessions).toBe(1);
+});
+
+test('without WatchList: LIST in pages, then WATCH', async () => {
+  api.watchList = false;
+  for (let i = 0; i < 7; i++) api.put('Service', service(`s${i}`));
+  await startSynced({ reflector: { pageSize: 3 } });
+  expect([...sink.objects.keys()]).toEqual([0, 1, 2, 3, 4, 5, 6].map((i) => `Service default/s${i}`));
+  expect(asked('/api/v1/services').map(({ query }) => query.get('continue') ?? query.get('resourceVersion'))).toEqual([null, null, '3', '6', '8']);
+  api.put('Service', service('s7'));
+  await until(() => sink.objects.has('Service default/s7'));
+  expect(sink.syncs).toBe(1);
+  expect(lines).toEqual([]);
+});
+
+test('frames in pieces of one byte', async () => {
+  api.split = 1;
+  api.put('Service', service('web'));
+  await startSynced();
+  api.put('Service', service('api'));
+  await until(() => sink.objects.size === 2);
+});
+
+test('a watch that ends in order resumes where it was, without a word', async () => {
+  api.put('Service', service('web'));
+  await startSynced();
+  api.bookmark('Service');
+  api.put('EndpointSlice', slice('web-1', ['10.244.0.5']));
+  await until(() => sink.objects.size === 2);
+  await new Promise((resolve) => setTimeout(resolve, 1000)); // a silent watch under 1 s counts as a failure
+  api.endWatches();
+  await until(() => api.asked.length === 6 && api.watches === 3);
+  expect(api.asked.slice(3).map(({ query }) => query.get('sendInitialEvents'))).toEqual([null, null, null]);
+  expect(asked('/api/v1/services')[1]?.query.get('resourceVersion')).toBe('2');
+  expect(asked('/apis/discovery.k8s.io/v1/endpointslices')[1]?.query.get('resourceVersion')).toBe('3');
+  expect(lines).toEqual([]);
+  expect(sink.log).toHaveLength(3);
+});
+
+test('an outage removes nothing; what happened meanwhile comes by the watch', async () => {
+  api.put('Service', service('web'));
+  api.put('Service', service('old'));
+  await startSynced();
+  const before = sink.log.length;
+  await relay.leave();
+  await until(() => lines.length === 1);
+  api.delete('Service', 'default/old');
+  api.put('Service', service('new'));
+  await until(() => observed.filter((line) => line === 'disconnected Service ECONNREFUSED').length >= 4);
+  expect(sink.log).toHaveLength(before);
+
+  const back = performance.now();
+  await relay.listen();
+  await until(() => sink.objects.has('Service default/new') && lines.length === 3);
+  expect(performance.now() - back).toBeLessThan(2000);
+  expect(sink.log.slice(before)).toEqual(['Service default/old -', 'Service default/new +']);
+  expect(sink.syncs).toBe(1);
+  expect(lines[0]).toMatch(/^warn connection to the API server lost: what is in force stays in force .*127\.0\.0\.1/);
+  expect(lines[1]).toMatch(/^warn still no connection .*ECONNREFUSED/);
+  expect(lines[2]).toMatch(/^info connection to the API server regained .*"seconds":[0-9.]+/);
+});
+
+test.each(['status', 'event'] as const)('410 as %s: a fresh listing, of which the sink sees the difference', async (goneAs) => {
+  api.goneAs = goneAs;
+  for (const name of ['same', 'changed', 'deleted']) api.put('Service', service(name));
+  await startSynced();
+  const before = sink.log.length;
+  await relay.leave();
+  await until(() => lines.length > 0);
+  api.delete('Service', 'default/deleted');
+  api.put('Service', service('changed', { clusterIP: '10.96.0.99', clusterIPs: ['10.96.0.99'] }));
+  api.put('Service', service('added'));
+  api.compact();
+  expect(sink.log).toHaveLength(before);
+  await relay.listen();
+  await until(() => observed.includes('relisted Service'));
+  expect(new Set(sink.log.slice(before))).toEqual(new Set(['Service default/changed +', 'Service default/added +', 'Service default/deleted -']));
+  expect(sink.log.at(-1)).toBe('Service default/deleted -');
+  expect(sink.log).toHaveLength(before + 3);
+  expect(sink.syncs).toBe(1);
+});
+
+test('410 without WatchList, over several pages', async () => {
+  api.watchList = false;
+  for (let i = 0; i < 6; i++) api.put('Service', service(`s${i}`));
+  await startSynced({ reflector: { pageSize: 2 } });
+  const before = sink.log.length;
+  await relay.leave();
+  await until(() => lines.length > 0);
+  api.delete('Service', 'default/s1');
+  api.delete('Service', 'default/s5');
+  api.compact();
+  await relay.listen();
+  await until(() => observed.includes('relisted Service'));
+  expect(sink.log.slice(before)).toEqual(['Service default/s1 -', 'Service default/s5 -']);
+});
+
+test('a listing that breaks off removes nothing and begins again', async () => {
+  api.put('Service', service('web'));
+  api.put('Service', service('gone'));
+  await startSynced();
+  await relay.leave();
+  await until(() => lines.length > 0);
+  api.delete('Service', 'default/gone');
+  api.compact();
+  api.refuse({ status: 500, kind: 'Service', times: 2 });
+  const before = sink.log.length;
+  await relay.listen();
+  await until(() => observed.filter((line) => line === 'disconnected Service HTTP 500').length === 2);
+  expect(sink.log).toHaveLength(before);
+  await until(() => observed.includes('relisted Service'));
+  expect(sink.log.slice(before)).toEqual(['Service default/gone -']);
+});
+
+test('429 with Retry-After is waited for; the log says who asked', async () => {
+  api.refuse({ status: 429, retryAfter: 1, kind: 'Service', times: 1 });
+  const began = performance.now();
+  await startSynced();
+  expect(performance.now() - began).toBeGreaterThan(1000);
+  expect(asked('/api/v1/services')).toHaveLength(2);
+  expect(lines[0]).toContain('refused with 429');
+  expect(lines[1]).toContain('regained');
+});
+
+test('503 a few times', async () => {
+  api.refuse({ status: 503, times: 6 });
+  await startSynced();
+  expect(observed.filter((line) => line.endsWith('HTTP 503'))).toHaveLength(6);
+  expect(lines.filter((line) => line.startsWith('warn'))).toHaveLength(1);
+});
+
+test('half-open: pings find out, and another connection takes over', async () => {
+  api.put('Service', service('web'));
+  await startSynced({ client: { pingInterval: 50, pingTimeout: 100 } });
+  relay.freeze();
+  api.put('Service', service('new'));
+  await until(() => sink.objects.has('Service default/new'));
+  expect(observed).toContain('disconnected Service PING');
+  expect(lines[0]).toMatch(/lost.*no answer from .* to a ping/);
+  expect(sink.log.filter((line) => line.endsWith('-'))).toEqual([]);
+});
+
+test('a connection that answers pings stands', async () => {
+  await startSynced({ client: { pingInterval: 20, pingTimeout: 100 } });
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  expect(lines).toEqual([]);
+  expect(api.asked).toHaveLength(3);
+});
+
+test('a server that takes connections and says nothing', async () => {
+  relay.freezeAll();
+  await start({ client: { connectTimeout: 100 } });
+  await until(() => lines.some((line) => line.includes('within 100 ms')));
+  relay.thaw();
+  await until(() => sink.syncs === 1);
+});
+
+test('a connection cut in the middle of a frame', async () => {
+  api.put('Service', service('web'));
+  await startSynced();
+  api.sendRaw('Service', Buffer.of(0, 0, 1, 0, 1, 2, 3));
+  relay.cut();
+  api.put('Service', service('new'));
+  await until(() => sink.objects.has('Service default/new') && api.watches === 3);
+  expect(asked('/api/v1/services')[1]?.query.get('resourceVersion')).toBe('2');
+  expect(sink.standing.size).toBe(0);
+});
+
+test('GOAWAY: what runs runs on, what is new takes a new connection', async () => {
+  api.put('Service', service('web'));
+  await startSynced();
+  api.goaway();
+  api.put('Service', service('on-the-old'));
+  await until(() => sink.objects.has('Service default/on-the-old'));
+  await new Promise((resolve) => setTimeout(resolve, 1000)); // a silent watch under 1 s counts as a failure
+  api.endWatches();
+  await until(() => api.asked.length === 6 && api.watches === 3);
+  api.put('Service', service('on-the-new'));
+  await until(() => sink.objects.has('Service default/on-the-new'));
+  await until(() => api.sessions === 1);
+  expect(lines).toEqual([]);
+});
+
+test('401: the token is read again', async () => {
+  api.authorization = 'Bearer first';
+  await startSynced();
+  api.authorization = 'Bearer second';
+  relay.cut();
+  await until(() => lines.some((line) => line.includes('401 Unauthorized')));
+  const before = sink.log.length;
+  await writeFile(join(folder, 'token'), 'second\n');
+  await until(() => api.watches === 3 && lines.some((line) => line.includes('regained')));
+  expect(sink.log).toHaveLength(before);
+  expect(observed.filter((line) => line.startsWith('relisted'))).toEqual([]);
+});
+
+test('an object that does not decode is one problem; the stream goes on and its last version stays', async () => {
+  api.put('Service', service('web'));
+  await startSynced();
+  const broken = Buffer.concat([encode('Service', { metadata: { namespace: 'default', name: 'web', resourceVersion: '50' } }), Buffer.of(0x12, 0x05, 0x0a)]);
+  api.sendRaw('Service', frame('MODIFIED', enveloped('v1', 'Service', broken)));
+  api.put('Service', service('next'));
+  await until(() => sink.objects.has('Service default/next'));
+  expect([...sink.standing.keys()]).toEqual(['Service default/web']);
+  expect(sink.standing.get('Service default/web')).toMatchObject([{ object: 'Service default/web', reason: 'unreadable' }]);
+  expect(sink.objects.has('Service default/web')).toBe(true);
+  expect(api.asked).toHaveLength(3);
+
+  api.put('Service', service('web', { clusterIP: '10.96.0.12', clusterIPs: ['10.96.0.12'] }));
+  await until(() => sink.standing.size === 0);
+  expect((sink.objects.get('Service default/web') as Service).clusterIPs).toEqual(['10.96.0.12']);
+});
+
+test.each([true, false])('an unreadable object in the initial state (WatchList: %s) keeps nobody from being synced', async (watchList) => {
+  api.watchList = watchList;
+  const named = encode('Service', { metadata: { namespace: 'default', name: 'bad', resourceVersion: '2' } });
+  api.putRaw('Service', 'default/bad', Buffer.concat([named, Buffer.of(0x12, 0x05, 0x0a)]));
+  api.put('Service', service('web'));
+  await startSynced();
+  expect([...sink.objects.keys()]).toEqual(['Service default/web']);
+  expect([...sink.standing.keys()]).toEqual(['Service default/bad']);
+});
+
+test('a listing with an object whose name is unreadable removes nothing, as it may be any', async () => {
+  api.put('Service', service('a'));
+  api.put('Service', service('b'));
+  await startSynced();
+  const before = sink.log.length;
+  await relay.leave();
+  await until(() => lines.length > 0);
+  api.delete('Service', 'default/b');
+  api.putRaw('Service', 'default/b', Buffer.of(0x0a, 0x05, 0x0a));
+  api.compact();
+  await relay.listen();
+  await until(() => observed.includes('relisted Service'));
+  expect(sink.log).toHaveLength(before);
+  expect([...sink.standing.keys()]).toEqual(['Service (name unreadable)']);
+});
+
+test('a frame above the limit breaks the stream, not the source', async () => {
+  await startSynced({ reflector: { maxFrame: 10_000 } });
+  api.sendRaw('Service', Buffer.of(0x7f, 0xff, 0xff, 0xff));
+  api.put('Service', service('web'));
+  await until(() => sink.objects.has('Service default/web'));
+  expect(lines[0]).toContain('a watch frame of 2147483647 bytes, above the limit of 10000');
+});
+
+test('an ERROR event that is no 410 brings a fresh listing', async () => {
+  api.put('Service', service('web'));
+  await startSynced();
+  api.sendRaw('Service', frame('ERROR', status(500, 'InternalError', 'etcdserver: no leader')));
+  await until(() => observed.includes('relisted Service'));
+  expect(sink.log).toHaveLength(2);
+  expect(lines[0]).toContain('etcdserver: no leader');
+});
+
+test('a Service that gains the label of another proxy is gone', async () => {
+  api.put('Service', service('web'));
+  api.put('Service', service('other', {}, { labels: { 'service.kubernetes.io/service-proxy-name': 'x' } }));
+  api.put('Service', service('headless', { clusterIP: 'None', clusterIPs: ['None'] }));
+  await startSynced();
+  expect([...sink.objects.keys()]).toEqual(['Service default/web']);
+});
+
+test('an error in the sink is no failure of the API server: the source ends with it', async () => {
+  api.put('Service', service('web'));
+  sink.changes = () => {
+    throw new Error('a bug');
+  };
+  await start();
+  await expect(running).rejects.toThrow('a bug');
+  running = Promise.resolve();
+  await until(() => api.sessions === 0);
+});
+
+test('aborting ends everything at once, connected or not', async () => {
+  await startSynced();
+  stop.abort();
+  await running;
+  await until(() => api.sessions === 0);
+
+  stop = new AbortController();
+  relay.freezeAll();
+  await start();
+  await until(() => relay.connections > 0);
+  const began = performance.now();
+  stop.abort();
+  await running;
+  expect(performance.now() - began).toBeLessThan(500);
+});
