@@ -26,7 +26,8 @@ enum fd_kind fd_kind(int fd)
 		return FD_MAP;
 	if (strcmp(target, "anon_inode:bpf-prog") == 0)
 		return FD_PROGRAM;
-	if (strcmp(target, "anon_inode:bpf_link") == 0)
+	/* With an underscore as it was made, with a dash as it was opened again. */
+	if (strcmp(target, "anon_inode:bpf_link") == 0 || strcmp(target, "anon_inode:bpf-link") == 0)
 		return FD_LINK;
 	return FD_OTHER;
 }

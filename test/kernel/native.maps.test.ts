@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import type { BpfObject } from '../../native/index.js';
 import native from '../../native/index.js';
-import { asU32, asU64, bpffsFolder, compile, removeBpffsFolder, removeFolder, temporaryFolder, thrownBy, u32, u64 } from './fixtures/native.ts';
+import { asU32, asU64, bpffsFolder, cleanUp, compile, removeBpffsFolder, removeFolder, temporaryFolder, thrownBy, u32, u64 } from './fixtures/native.ts';
 
 const HASH = 1;
 const ARRAY = 2;
@@ -24,11 +24,13 @@ beforeAll(() => {
   object.load();
 });
 
-afterAll(() => {
-  object?.close();
-  removeBpffsFolder(pins);
-  removeFolder(folder);
-});
+afterAll(() =>
+  cleanUp(
+    () => object.close(),
+    () => removeBpffsFolder(pins),
+    () => removeFolder(folder),
+  ),
+);
 
 describe('one entry', () => {
   test('is written, read, replaced, found by order, and deleted', () => {
