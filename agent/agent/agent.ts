@@ -1,0 +1,166 @@
+/** `maglane agent`: puts the parts together, and takes them apart again without disturbing anything. */
+import native from '../../native/index.js';
+import type { AgentOptions } from '../config/options.ts';
+import { version } from '../cli/version.ts';
+import { Dataplane } from '../dataplane/dataplane.ts';
+import { chooseDevices } from '../dataplane/devices.ts';
+import { findCgroup, preflight } from '../dataplane/preflight.ts';
+import type { Address } from '../model/address.ts';
+import { Model } from '../model/model.ts';
+import type { Node } from '../model/objects.ts';
+import type { Log } from '../observe/log.ts';
+import { createLog } from '../observe/log.ts';
+import { Metrics } from '../observe/metrics.ts';
+import { serve } from '../observe/server.ts';
+import type { Source } from '../source/source.ts';
+import { Controller } from './controller.ts';
+import type { Health } from './health.ts';
+import { healthz } from './health.ts';
+import { agentMetrics } from './metrics.ts';
+import { nodeAddresses, nodePortAddresses } from './node.ts';
+import { Problems } from './problems.ts';
+
+/** How often devices are looked at again: uplinks may go and come back. */
+const DEVICES_EVERY_MS = 5_000;
+
+/**
+ * Runs until SIGTERM or SIGINT; what is pinned stays and goes on.
+ * @throws Error with one line when it cannot start (exit code 1).
+ */
+export async function runAgent(options: AgentOptions): Promise<void> {
+  const log = createLog(options.logLevel, options.logFormat);
+  const stop = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.once(signal, () => {
+      log.info('stopping; connections and Services go on', { signal });
+      stop.abort();
+    });
+  }
+  const cgroup = options.cgroup === '' ? findCgroup() : options.cgroup;
+  const obstacles = preflight({ bpffs: options.bpffs, cgroup: cgroup ?? '' });
+  if (obstacles.length > 0) throw new Error(obstacles.join('; '));
+  const source = await createSource(options, log);
+  const dataplane = Dataplane.open({ ...sizes(options), bpffs: options.bpffs, cgroup: cgroup ?? '', xdpMode: options.xdpMode, snatPorts: options.snatPorts }, log);
+  try {
+    await new Agent(options, log, source, dataplane).run(stop);
+  } finally {
+    dataplane.close();
+  }
+}
+
+/** The running parts of one agent. */
+class Agent {
+  readonly #options: AgentOptions;
+  readonly #log: Log;
+  readonly #source: Source;
+  readonly #dataplane: Dataplane;
+  readonly #model: Model;
+  readonly #controller: Controller;
+  readonly #metrics = new Metrics();
+  readonly #health: Health = { synced: 0, failingSince: 0 };
+  #node: Node | undefined;
+  #addresses: readonly Address[] = [];
+  /** What the log said last of the devices. */
+  #devices = '';
+
+  constructor(options: AgentOptions, log: Log, source: Source, dataplane: Dataplane) {
+    this.#options = options;
+    this.#log = log;
+    this.#source = source;
+    this.#dataplane = dataplane;
+    this.#model = new Model(this.#facts([]));
+    const observed = agentMetrics(this.#metrics, this.#model, dataplane);
+    this.#controller = new Controller({
+      model: this.#model,
+      maps: dataplane,
+      problems: new Problems(log, this.#metrics),
+      log,
+      onNode: (name, node) => {
+        if (name === options.nodeName) this.#node = node;
+      },
+      onSync: (seconds) => {
+        observed.syncs.observe(seconds);
+        this.#health.synced = Date.now();
+        this.#health.failingSince = 0;
+        dataplane.synced(this.#health.synced);
+      },
+      onFailure: () => {
+        observed.failures.add();
+        this.#health.failingSince ||= Date.now();
+      },
+    });
+  }
+
+  /** Runs until `stop` aborts, or a part fails for good: then it aborts `stop` and throws. */
+  async run(stop: AbortController): Promise<void> {
+    const { nodeName, healthzBindAddress, metricsBindAddress } = this.#options;
+    this.#log.info('starting', { version: version().version, node: nodeName, source: this.#source.name, bpffs: this.#options.bpffs });
+    this.#dataplane.describe({ nodeName, version: version().version, source: this.#source.name, started: Date.now() });
+    const health = () => healthz(this.#health, Date.now());
+    const page = () => ({ status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: this.#metrics.render() }) as const;
+    try {
+      if (healthzBindAddress !== undefined) await serve('--healthz-bind-address', healthzBindAddress, { '/healthz': health, '/livez': health }, stop.signal);
+      if (metricsBindAddress !== undefined) await serve('--metrics-bind-address', metricsBindAddress, { '/metrics': page }, stop.signal);
+      await Promise.all([this.#source.run(this.#controller, stop.signal), this.#start(stop.signal)]);
+    } finally {
+      stop.abort();
+      this.#controller.stop();
+    }
+  }
+
+  /** Once all is listed: learn the node's addresses, write the maps, and only then attach to them. */
+  async #start(signal: AbortSignal): Promise<void> {
+    const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+    await Promise.race([this.#controller.listed, aborted]);
+    if (signal.aborted) return;
+    const interfaces = native.interfaces();
+    this.#addresses = nodeAddresses(this.#options.nodeIp, this.#node, interfaces);
+    if (this.#addresses.length === 0) throw new Error('no address of this node is known: give --node-ip, or a Node object with status.addresses');
+    this.#model.setFacts(this.#facts(nodePortAddresses(this.#options.nodeportAddresses, this.#addresses, interfaces)));
+    this.#controller.start();
+    await Promise.race([this.#controller.firstSync, aborted]);
+    if (signal.aborted) return;
+    this.#attach();
+    const { services, slices, endpoints } = this.#model.counts;
+    this.#log.info('serving', { services, slices, endpoints, nodeIp: this.#addresses.join(',') });
+    const timer = setInterval(() => this.#attachAgain(), DEVICES_EVERY_MS);
+    await aborted;
+    clearInterval(timer);
+  }
+
+  /** Attaches to the devices as they are now; what stands is left alone. */
+  #attach(): void {
+    const { devices, missing } = chooseDevices(native.interfaces(), { names: this.#options.devices, nodeIps: this.#addresses });
+    const attached = this.#dataplane.attach(devices);
+    const found = [...attached.map((device) => `${device.name}=${device.mode}`), ...missing.map((name) => `${name}=missing`)].join(' ');
+    if (found !== this.#devices) this.#log.info('devices', { attached: found });
+    this.#devices = found;
+  }
+
+  #attachAgain(): void {
+    try {
+      this.#attach();
+    } catch (error) {
+      this.#log.error('cannot attach to the devices; will try again', { error: String(error) });
+    }
+  }
+
+  #facts(nodePorts: readonly Address[]) {
+    const { nodeName, localhostNodeports, algorithm } = this.#options;
+    return { name: nodeName, zone: '', nodePortAddresses: nodePorts, localhostNodePorts: localhostNodeports, defaultAlgorithm: algorithm };
+  }
+}
+
+function sizes(options: AgentOptions) {
+  const { maxServices, maxFrontends, maxBackends, ringSlots, maxFlows, maxAffinity } = options;
+  return { capacity: { services: maxServices, frontends: maxFrontends, backends: maxBackends, ringSlots }, maxFlows, maxAffinity };
+}
+
+async function createSource(options: AgentOptions, log: Log): Promise<Source> {
+  if (options.source === 'manifests') {
+    const { ManifestsSource } = await import('../source/manifests/manifests.ts');
+    return new ManifestsSource(options.manifests, { log });
+  }
+  const { KubernetesSource } = await import('../source/kubernetes/kubernetes.ts');
+  return KubernetesSource.create({ kubeconfig: options.kubeconfig, nodeName: options.nodeName, log });
+}

@@ -1,0 +1,33 @@
+/** The agent's own metrics; what the kernel counts is read when the page is. */
+import type { Dataplane } from '../dataplane/dataplane.ts';
+import type { Model } from '../model/model.ts';
+import type { Counter, Histogram, Metrics } from '../observe/metrics.ts';
+
+const SYNC_BOUNDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+/** Registers everything and returns what the controller feeds. */
+export function agentMetrics(metrics: Metrics, model: Model, dataplane: Dataplane): { syncs: Histogram; failures: Counter } {
+  metrics.gauge('maglane_objects', 'Objects known, by kind.', () => {
+    const { services, slices, endpoints } = model.counts;
+    return [[{ kind: 'service' }, services], [{ kind: 'endpointslice' }, slices], [{ kind: 'endpoint' }, endpoints]];
+  });
+  metrics.gauge('maglane_map_entries', 'Entries of each map.', () => dataplane.view().maps().map(({ name, entries }) => [{ map: name }, entries]));
+  metrics.gauge('maglane_map_max_entries', 'Size of each map.', () => dataplane.view().maps().map(({ name, maxEntries }) => [{ map: name }, maxEntries]));
+  metrics.gauge('maglane_verdict_packets_total', 'Packets, or socket calls, by what became of them.', () => counters(dataplane, 'packets'), 'counter');
+  metrics.gauge('maglane_verdict_bytes_total', 'Bytes, by what became of them.', () => counters(dataplane, 'bytes'), 'counter');
+  metrics.gauge('process_resident_memory_bytes', 'Memory of the agent.', () => [[{}, process.memoryUsage.rss()]]);
+  metrics.gauge('process_cpu_seconds_total', 'CPU time of the agent.', () => [[{}, cpuSeconds()]], 'counter');
+  return {
+    syncs: metrics.histogram('maglane_sync_duration_seconds', 'Time from planning to all maps written.', SYNC_BOUNDS),
+    failures: metrics.counter('maglane_sync_failures_total', 'Writes of the maps that failed and were planned anew.'),
+  };
+}
+
+function counters(dataplane: Dataplane, what: 'packets' | 'bytes'): [{ reason: string }, number][] {
+  return dataplane.view().counters().map((counter) => [{ reason: counter.reason }, counter[what]]);
+}
+
+function cpuSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}

@@ -1,0 +1,39 @@
+/** Facts of this node that the model and the dataplane need: its own addresses, and those that serve nodePorts. */
+import type { Interface } from '../../native/index.js';
+import type { Cidr } from '../config/values.ts';
+import { inRanges } from '../config/values.ts';
+import type { Address } from '../model/address.ts';
+import { familyOf, parseAddress } from '../model/address.ts';
+import type { Node } from '../model/objects.ts';
+
+/** Devices that carry traffic of pods or of the node itself, never its own address. */
+const NOT_UPLINKS = new Set(['bridge', 'vxlan', 'geneve', 'wireguard', 'dummy', 'tun', 'ipip', 'ip_tunnel', 'sit', 'gre']);
+
+/**
+ * This node's addresses, the first of each family, most trusted first: as asked for, as its Node object
+ * says (InternalIP before ExternalIP, as kube-proxy takes them), else the first global one of an uplink.
+ */
+export function nodeAddresses(asked: readonly Address[], node: Node | undefined, interfaces: readonly Interface[]): readonly Address[] {
+  const ofNode = (node?.addresses ?? []).map(parseAddress).filter((address) => address !== undefined);
+  const ofUplinks = localAddresses(interfaces.filter((device) => device.up && !NOT_UPLINKS.has(device.driver)));
+  const candidates = asked.length > 0 ? asked : ofNode.length > 0 ? ofNode : ofUplinks;
+  return ([4, 6] as const).map((family) => candidates.find((address) => familyOf(address) === family)).filter((address) => address !== undefined);
+}
+
+/**
+ * The addresses that serve nodePorts: the node's own ("primary"), or those of its interfaces that lie in the
+ * ranges. Loopback never (kube-proxy's nftables mode): the node's own processes have 127.0.0.1 and ::1 besides.
+ */
+export function nodePortAddresses(asked: 'primary' | readonly Cidr[], node: readonly Address[], interfaces: readonly Interface[]): readonly Address[] {
+  return asked === 'primary' ? node : localAddresses(interfaces).filter((address) => inRanges(asked, address));
+}
+
+/** Global addresses of the interfaces, without loopback and link-local ones. */
+function localAddresses(interfaces: readonly Interface[]): Address[] {
+  return interfaces
+    .filter((device) => !device.loopback)
+    .flatMap((device) => device.addresses)
+    .map((cidr) => parseAddress(cidr.split('/')[0] ?? ''))
+    .filter((address) => address !== undefined)
+    .filter((address) => !/^(127\.|169\.254\.|fe[89ab])/.test(address));
+}

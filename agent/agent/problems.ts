@@ -1,0 +1,40 @@
+/** Standing problems: each told once when it appears, counted, and listed for whoever asks. */
+import type { Problem, ProblemReason } from '../model/problem.ts';
+import { formatProblem } from '../model/problem.ts';
+import type { Log } from '../observe/log.ts';
+import type { Counter, Metrics } from '../observe/metrics.ts';
+
+/** Who found it: each stage has its own list for an object. */
+export type Stage = 'source' | 'model' | 'plan';
+
+export class Problems {
+  readonly #log: Log;
+  readonly #standing = new Map<string, readonly Problem[]>();
+  readonly #refused: Counter;
+
+  constructor(log: Log, metrics: Metrics) {
+    this.#log = log;
+    this.#refused = metrics.counter('maglane_refused_total', 'Items refused because they were wrong, by reason.');
+    metrics.gauge('maglane_problems', 'Items that are refused now, by reason.', () => this.#byReason());
+  }
+
+  /** The problems that an object has now; an empty list clears them. Those that stood before are not told again. */
+  set(stage: Stage, object: string, problems: readonly Problem[]): void {
+    const key = `${stage} ${object}`;
+    const known = new Set((this.#standing.get(key) ?? []).map(formatProblem));
+    if (problems.length === 0) this.#standing.delete(key);
+    else this.#standing.set(key, problems);
+    for (const problem of problems) {
+      const line = formatProblem(problem);
+      if (known.has(line)) continue;
+      this.#refused.add({ reason: problem.reason });
+      this.#log.warn(line);
+    }
+  }
+
+  #byReason(): [{ reason: string }, number][] {
+    const counts = new Map<ProblemReason, number>();
+    for (const problems of this.#standing.values()) for (const { reason } of problems) counts.set(reason, (counts.get(reason) ?? 0) + 1);
+    return [...counts].map(([reason, count]) => [{ reason }, count]);
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * The maglane command. Each subcommand's code is imported when it runs: `maglane version` should
+ * not pay for the agent. Exit codes: 0 done, 1 failed, 2 bad usage or configuration.
+ */
+import { Command, CommanderError, Option } from 'commander';
+import { readConfigFile } from '../config/file.ts';
+import type { Given, OptionKey } from '../config/options.ts';
+import { flagOf, optionRows, readOptions } from '../config/options.ts';
+import { UsageError } from '../config/usage-error.ts';
+import { outputFormat, print } from './output.ts';
+import { version } from './version.ts';
+
+interface Inspect {
+  readonly bpffs: string;
+  readonly output: string;
+}
+
+const program = new Command('maglane')
+  .description('A service load balancer for Kubernetes nodes, in eBPF. Replaces kube-proxy.')
+  .exitOverride()
+  .configureOutput({ outputError: () => undefined })
+  .showSuggestionAfterError();
+
+agentCommand();
+
+inspector('services', 'what every Service does: its frontends, its backends, how it chooses')
+  .argument('[name]', 'only this Service: NAME or NAMESPACE/NAME')
+  .action(async (name: string | undefined, options: Inspect) => (await import('./services.ts')).services(options.bpffs, outputFormat(options.output), name));
+
+inspector('backends', 'every backend: where it is, whether it serves, what it was given')
+  .argument('[name]', 'only those of this Service: NAME or NAMESPACE/NAME')
+  .action(async (name: string | undefined, options: Inspect) => (await import('./backends.ts')).backends(options.bpffs, outputFormat(options.output), name));
+
+inspector('status', 'the agent, its devices, how full the maps are, what became of the packets')
+  .action(async (options: Inspect) => (await import('./status.ts')).status(options.bpffs, outputFormat(options.output)));
+
+inspector('cleanup', 'detach everything and remove the pins: Services stop working on this node')
+  .action(async (options: Inspect) => (await import('./cleanup.ts')).cleanup(options.bpffs, outputFormat(options.output)));
+
+inspector('version', 'what this is')
+  .action(async (options: Inspect) => print(outputFormat(options.output), version(), (data) => `maglane ${data.version} (node ${data.node}, abi ${data.abi})\n`));
+
+await run();
+
+/** A subcommand with the options that all of them share. */
+function inspector(name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .option('--bpffs <PATH>', 'folder of the pinned maps', '/sys/fs/bpf/maglane')
+    .option('-o, --output <FORMAT>', 'table, json or yaml', 'table')
+    .allowExcessArguments(false);
+}
+
+function agentCommand(): void {
+  const agent = program.command('agent').description('run on a node: watch, program the kernel, stay out of the way').allowExcessArguments(false);
+  agent.option('--config <FILE>', 'the same options in YAML, by their names in camel case');
+  for (const row of optionRows()) {
+    const boolean = row.value === 'true|false';
+    const help = row.default === '' ? row.help : `${row.help} (default: ${row.default})`;
+    agent.addOption(new Option(`${row.flag} ${boolean ? `[${row.value}]` : `<${row.value}>`}`, help));
+  }
+  agent.action(async (flags: Record<string, string | true>) => {
+    const given: Map<OptionKey, Given> = typeof flags['config'] === 'string' ? await readConfigFile(flags['config']) : new Map();
+    for (const { key } of optionRows()) {
+      const value = flags[key];
+      if (value !== undefined) given.set(key, { from: flagOf(key), value: value === true ? 'true' : value });
+    }
+    const options = readOptions(given);
+    await (await import('../agent/agent.ts')).runAgent(options);
+  });
+}
+
+/** Parses, runs, and turns every failure into one line and an exit code. */
+async function run(): Promise<void> {
+  try {
+    if (process.argv.length <= 2) program.outputHelp();
+    else await program.parseAsync();
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return;
+    const usage = error instanceof UsageError || error instanceof CommanderError;
+    const text = error instanceof Error ? error.message : String(error);
+    const line = text.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ');
+    process.stderr.write(`maglane: ${line}${usage ? `; see maglane ${process.argv[2]?.startsWith('-') === false ? `${process.argv[2]} ` : ''}--help` : ''}\n`);
+    process.exitCode = usage ? 2 : 1;
+  }
+}

@@ -1,0 +1,81 @@
+/** `maglane status`: is it running, where is it attached, how full is it, what became of the packets. */
+import { openView } from '../dataplane/view.ts';
+import type { View } from '../dataplane/view.ts';
+import type { OutputFormat } from './output.ts';
+import { formatTable, print } from './output.ts';
+
+type Agent = ReturnType<View['agent']>;
+type Device = ReturnType<View['devices']>[number];
+
+interface Status {
+  readonly bpffs: string;
+  readonly agent: Agent;
+  readonly services: number;
+  readonly frontends: number;
+  readonly backends: number;
+  readonly devices: readonly Device[];
+  readonly maps: ReturnType<View['maps']>;
+  readonly counters: ReturnType<View['counters']>;
+}
+
+/** Prints the status; works with the agent dead, and says that it is. */
+export async function status(bpffs: string, format: OutputFormat): Promise<void> {
+  const view = openView(bpffs);
+  try {
+    const { services, frontends, backends } = view.read();
+    const data = { bpffs, agent: view.agent(), services: services.length, frontends: frontends.length, backends: backends.length, devices: view.devices(), maps: view.maps(), counters: view.counters() };
+    await print<Status>(format, data, page);
+  } finally {
+    view.close();
+  }
+}
+
+/** Why a device runs in its mode, for people. */
+const WHY: Readonly<Record<string, string>> = {
+  asked: 'as --xdp-mode says',
+  native: 'the driver takes XDP',
+  veth: 'a veth cannot vouch for checksums, nor for delivery of XDP_TX',
+  tunnel: 'XDP cannot see inside a tunnel',
+  refused: 'the driver refused XDP',
+};
+
+function page(data: Status): string {
+  return [agentLines(data), deviceTable(data.devices), mapTable(data), counterTable(data)].join('\n');
+}
+
+function agentLines({ agent, bpffs, services, frontends, backends }: Status): string {
+  const state = agent.running ? `running, pid ${agent.pid}, since ${time(agent.started)}` : `not running (last: pid ${agent.pid}); the kernel goes on with what it has`;
+  return [
+    `node      ${agent.nodeName}`,
+    `agent     ${state}, version ${agent.version}`,
+    `source    ${agent.source}`,
+    `written   ${agent.synced === 0 ? 'never' : time(agent.synced)}`,
+    `pins      ${bpffs}`,
+    `serving   ${services} service ports, ${frontends} frontends, ${backends} backends`,
+    '',
+  ].join('\n');
+}
+
+function deviceTable(devices: readonly Device[]): string {
+  if (devices.length === 0) return 'attached to no device: only sockets are served\n';
+  const columns = [{ title: 'DEVICE' }, { title: 'MODE' }, { title: 'TC HOOK' }, { title: 'SENDS FROM' }, { title: 'WHY' }];
+  const rows = devices.map((device) => {
+    const sources = [device.addr4, device.addr6].filter((address) => address !== undefined).join(', ');
+    return [device.name, device.mode, device.hook, sources === '' ? '-' : sources, WHY[device.why] ?? device.why];
+  });
+  return formatTable(columns, rows);
+}
+
+function mapTable({ maps }: Status): string {
+  const columns = [{ title: 'MAP' }, { title: 'ENTRIES', right: true }, { title: 'SIZE', right: true }, { title: 'FULL', right: true }];
+  return formatTable(columns, maps.map(({ name, entries, maxEntries }) => [name, String(entries), String(maxEntries), `${Math.round((100 * entries) / maxEntries)} %`]));
+}
+
+function counterTable({ counters }: Status): string {
+  const seen = counters.filter(({ packets }) => packets > 0);
+  if (seen.length === 0) return 'no packet and no socket has been seen yet\n';
+  const columns = [{ title: 'VERDICT' }, { title: 'PACKETS', right: true }, { title: 'BYTES', right: true }];
+  return formatTable(columns, seen.map(({ reason, packets, bytes }) => [reason, String(packets), String(bytes)]));
+}
+
+const time = (ms: number): string => new Date(ms).toISOString();
