@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import http2 from 'node:http2';
 import type { Http2Server, IncomingHttpHeaders, SecureServerOptions, ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
 import type { AddressInfo } from 'node:net';
+import type { TLSSocket } from 'node:tls';
 import type { Fields } from './encode.ts';
 import { encode, enveloped, frame, status } from './encode.ts';
 
@@ -37,6 +38,8 @@ export interface Asked {
   readonly path: string;
   readonly query: URLSearchParams;
   readonly headers: IncomingHttpHeaders;
+  /** Common name of the client's certificate. */
+  readonly peer: string | undefined;
 }
 
 /** The next answers, instead of the right ones. */
@@ -173,7 +176,7 @@ export class FakeApiServer {
 
   #answer(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
     const url = new URL(headers[':path'] ?? '', 'http://fake');
-    this.asked.push({ path: url.pathname, query: url.searchParams, headers });
+    this.asked.push({ path: url.pathname, query: url.searchParams, headers, peer: peerOf(stream) });
     const found = KINDS[url.pathname];
     if (found === undefined) return refuse(stream, 404, 'NotFound', 'the server could not find the requested resource');
     if (this.authorization !== undefined && headers.authorization !== this.authorization) return refuse(stream, 401, 'Unauthorized', 'Unauthorized');
@@ -236,6 +239,11 @@ export class FakeApiServer {
     const step = this.split || bytes.length;
     for (let at = 0; at < bytes.length; at += step) stream.write(bytes.subarray(at, at + step));
   }
+}
+
+function peerOf(stream: ServerHttp2Stream): string | undefined {
+  const name = (stream.session?.socket as Partial<TLSSocket> | undefined)?.getPeerCertificate?.().subject?.CN;
+  return Array.isArray(name) ? name[0] : name;
 }
 
 /** The selectors that the agent uses: `!label`, spec.clusterIP!=None, metadata.name=NAME. */
