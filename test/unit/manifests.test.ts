@@ -6,7 +6,8 @@ import { Model } from '../../agent/model/model.ts';
 import type { Change } from '../../agent/model/objects.ts';
 import { formatProblem } from '../../agent/model/problem.ts';
 import type { Problem } from '../../agent/model/problem.ts';
-import { ManifestsSource } from '../../agent/source/manifests/source.ts';
+import { FolderWatch } from '../../agent/source/manifests/folder.ts';
+import { ManifestsSource } from '../../agent/source/manifests/manifests.ts';
 import type { SourceSink } from '../../agent/source/source.ts';
 import { FACTS, addressesOf, frontendsOf } from './model-builders.ts';
 
@@ -58,10 +59,10 @@ async function save(name: string, text: string): Promise<void> {
 }
 
 /** Runs a source until the test ends; resolves once it is synced. */
-async function follow(path = folder, note?: (message: string) => void): Promise<Recorder> {
+async function follow(path = folder, debug: (message: string) => void = () => undefined): Promise<Recorder> {
   const recorder = new Recorder();
   const abort = new AbortController();
-  const running = new ManifestsSource(path, { times: TIMES, ...(note && { note }) }).run(recorder, abort.signal);
+  const running = new ManifestsSource(path, { times: TIMES, log: { debug } }).run(recorder, abort.signal);
   onTestFinished(async () => {
     abort.abort();
     await running;
@@ -128,8 +129,27 @@ describe('what is read', () => {
     const late = new Recorder();
     const running = new ManifestsSource(folder).run(late, abort.signal);
     await eventually(() => expect(late.calls).toEqual(['synced']));
+    const watches = (): number => process.getActiveResourcesInfo().filter((name) => name === 'FSEventWrap').length;
+    expect(watches()).toBeGreaterThan(0);
     abort.abort();
     await running;
+    await eventually(() => expect(watches()).toBe(0));
+  });
+
+  test('what happened before a watch was set up, or between two waits, is looked for', async () => {
+    const watch = new FolderWatch(TIMES);
+    onTestFinished(() => watch.close());
+    const never = new AbortController().signal;
+    watch.follow([{ path: folder, id: '1', only: undefined }]);
+    await watch.changed(never);
+    await put('a.yaml', '');
+    await watch.changed(never);
+    const abort = new AbortController();
+    const quiet = watch.changed(abort.signal).then(() => 'changed');
+    const tenSettles = new Promise((resolve) => setTimeout(resolve, 10 * TIMES.settle, 'quiet'));
+    expect(await Promise.race([quiet, tenSettles])).toBe('quiet');
+    abort.abort();
+    await quiet;
   });
 });
 

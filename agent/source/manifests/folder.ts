@@ -31,19 +31,20 @@ const MANIFEST = /\.(ya?ml|json)$/;
 /**
  * Finds a manifest file, or all of a folder and its subfolders. Hidden names are passed over: editors
  * keep their scratch there, and a mounted ConfigMap its versions.
- * @returns folders alone when there is nothing at `root`.
+ * @returns undefined when there is nothing at `root`.
  * Throws when it, or a folder within, cannot be read.
  */
-export async function findManifests(root: string): Promise<Found & { readonly exists: boolean }> {
+export async function findManifests(root: string): Promise<Found | undefined> {
   const files: FoundFile[] = [];
   const folders: FoundFolder[] = [];
-  const above = await look(dirname(root));
   const self = await look(root);
+  if (self === undefined || self.kind === 'other') return undefined;
+  const above = await look(dirname(root));
   // The name itself may be replaced or flipped: that happens in the folder above.
-  if (above !== undefined) folders.push({ path: dirname(root), id: above.id, only: self?.kind === 'file' ? undefined : basename(root) });
-  if (self?.kind === 'file') files.push({ name: basename(root), path: root, stamp: self.stamp });
-  if (self?.kind === 'folder') await walk(root, '', self.id, new Set(), files, folders);
-  return { exists: self !== undefined && self.kind !== 'other', files, folders };
+  if (above !== undefined) folders.push({ path: dirname(root), id: above.id, only: self.kind === 'file' ? undefined : basename(root) });
+  if (self.kind === 'file') files.push({ name: basename(root), path: root, stamp: self.stamp });
+  else await walk(root, '', self.id, new Set(), files, folders);
+  return { files, folders };
 }
 
 async function walk(path: string, prefix: string, id: string, seen: Set<string>, files: FoundFile[], folders: FoundFolder[]): Promise<void> {

@@ -9,8 +9,8 @@ import { findManifests, FolderWatch } from './folder.ts';
 import type { Found, FoundFile, WatchTimes } from './folder.ts';
 
 export interface ManifestsOptions {
-  /** Takes debug messages: kinds that are no business of a service proxy. @default none */
-  readonly note?: Note;
+  /** Is told of kinds that are no business of a service proxy. @default nobody */
+  readonly log?: { debug(message: string): void };
   /** @default 100 ms to settle, 1 s of patience, a look every 5 s */
   readonly times?: WatchTimes;
 }
@@ -37,7 +37,7 @@ export class ManifestsSource implements Source {
     this.name = `manifests ${path}`;
     this.#given = path;
     this.#path = resolve(path);
-    this.#note = options.note ?? (() => undefined);
+    this.#note = (message) => options.log?.debug(message);
     this.#watch = new FolderWatch(options.times ?? TIMES);
   }
 
@@ -64,7 +64,7 @@ export class ManifestsSource implements Source {
     const right = 'a file or a folder of .yaml, .yml or .json files would be right';
     try {
       const found = await findManifests(this.#path);
-      if (found.exists) return found;
+      if (found !== undefined) return found;
     } catch (error) {
       throw new Error(`manifests ${JSON.stringify(this.#given)} cannot be read (${(error as NodeJS.ErrnoException).code}): ${right}`, { cause: error });
     }
@@ -74,8 +74,7 @@ export class ManifestsSource implements Source {
   async #lookAgain(): Promise<void> {
     try {
       const found = await findManifests(this.#path);
-      if (found.exists) return await this.#take(found);
-      this.#watch.follow(found.folders);
+      if (found !== undefined) return await this.#take(found);
       this.#catalog.fail('', unreadable(this.#given, '', 'is gone, so what was read before stays until it is back'));
     } catch (error) {
       this.#catalog.fail('', unreadable(this.#given, '', `cannot be read, so what was read before stays: ${(error as Error).message}`));
