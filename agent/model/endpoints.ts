@@ -3,7 +3,7 @@
  * CategorizeEndpoints (k8s.io/kubernetes/pkg/proxy/topology.go). Everything here is built for one
  * answer and dropped with it; only slices are kept.
  */
-import { familyOf, formatEndpoint } from './address.ts';
+import { formatEndpoint } from './address.ts';
 import type { Address } from './address.ts';
 import { Checker } from './checks.ts';
 import type { Backend, Family, Protocol } from './desired.ts';

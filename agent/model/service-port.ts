@@ -116,7 +116,14 @@ export function readService(service: Service, facts: NodeFacts): ReadService | u
       });
     }
   });
-  return { ports, algorithm: readAlgorithm(service, facts, check), affinitySeconds: readAffinity(service, check), internalLocal, externalLocal, problems: check.problems };
+  return {
+    ports,
+    algorithm: readAlgorithm(service, facts, check),
+    affinitySeconds: readAffinity(service, check),
+    internalLocal,
+    externalLocal,
+    problems: check.problems,
+  };
 }
 
 /** The Service's addresses, the most telling kind first: the first frontend of an address and port stays. */
@@ -134,7 +141,8 @@ function readVips(service: Service, check: Checker): Vip[] {
     // Only a hostname, or a balancer that ends connections itself (KEP-1860): nothing for us to take.
     if (ingress.ip === '' || ingress.ipMode === 'Proxy') return;
     const field = `status.loadBalancer.ingress[${i}]`;
-    if (ingress.ipMode !== 'VIP') check.refuse(`${field}.ipMode`, ingress.ipMode, 'is unknown, so the address is left alone: VIP or Proxy would be right', 'invalid_value');
+    if (ingress.ipMode !== 'VIP')
+      check.refuse(`${field}.ipMode`, ingress.ipMode, 'is unknown, so the address is left alone: VIP or Proxy would be right', 'invalid_value');
     else add('LoadBalancer', `${field}.ip`, check.address(`${field}.ip`, ingress.ip));
   });
   service.externalIPs.forEach((text, i) => add('ExternalIP', `spec.externalIPs[${i}]`, check.address(`spec.externalIPs[${i}]`, text)));
@@ -200,7 +208,12 @@ function readAlgorithm(service: Service, facts: NodeFacts, check: Checker): Algo
   const written = service.annotations[ALGORITHM_ANNOTATION];
   if (written === undefined) return facts.defaultAlgorithm;
   if (written === 'random' || written === 'maglev') return written;
-  check.refuse(`metadata.annotations["${ALGORITHM_ANNOTATION}"]`, written, `is unknown, so ${facts.defaultAlgorithm} stands: random or maglev would be right`, 'invalid_value');
+  check.refuse(
+    `metadata.annotations["${ALGORITHM_ANNOTATION}"]`,
+    written,
+    `is unknown, so ${facts.defaultAlgorithm} stands: random or maglev would be right`,
+    'invalid_value',
+  );
   return facts.defaultAlgorithm;
 }
 

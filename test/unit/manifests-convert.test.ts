@@ -20,11 +20,16 @@ async function objects(...given: object[]): Promise<unknown[]> {
 
 const metadata = { name: 'web', namespace: 'shop' };
 const service = { apiVersion: 'v1', kind: 'Service', metadata };
-const slice = { apiVersion: 'discovery.k8s.io/v1', kind: 'EndpointSlice', metadata: { ...metadata, name: 'web-1', labels: { 'kubernetes.io/service-name': 'web' } }, addressType: 'IPv4' };
+const slice = {
+  apiVersion: 'discovery.k8s.io/v1',
+  kind: 'EndpointSlice',
+  metadata: { ...metadata, name: 'web-1', labels: { 'kubernetes.io/service-name': 'web' } },
+  addressType: 'IPv4',
+};
 const endpoints = { apiVersion: 'v1', kind: 'Endpoints', metadata };
 
 describe('a Service', () => {
-  test('the least one, with the API\'s defaults', async () => {
+  test("the least one, with the API's defaults", async () => {
     expect(await objects({ apiVersion: 'v1', kind: 'Service', metadata: { name: 'web' }, spec: { clusterIP: '10.96.0.1', ports: [{ port: 80 }] } })).toEqual([
       {
         namespace: 'default',
@@ -85,7 +90,11 @@ describe('a Service', () => {
         clusterIPs: ['10.96.0.1', 'fd00::1'],
         ipFamilies: ['IPv4', 'IPv6'],
         externalIPs: ['198.51.100.1'],
-        loadBalancerIngress: [{ ip: '203.0.113.1', ipMode: 'VIP' }, { ip: '', ipMode: 'VIP' }, { ip: '203.0.113.2', ipMode: 'Proxy' }],
+        loadBalancerIngress: [
+          { ip: '203.0.113.1', ipMode: 'VIP' },
+          { ip: '', ipMode: 'VIP' },
+          { ip: '203.0.113.2', ipMode: 'Proxy' },
+        ],
         loadBalancerSourceRanges: ['10.0.0.0/8'],
         ports: [{ name: 'dns', protocol: 'UDP', port: 53, nodePort: 30053 }],
         affinitySeconds: 60,
@@ -120,10 +129,7 @@ describe('an EndpointSlice', () => {
       ...slice,
       metadata: { ...slice.metadata, annotations: { 'endpoints.kubernetes.io/last-change-trigger-time': '2026-01-01T00:00:00Z' } },
       ports: [{ port: 80 }, { name: 'x', protocol: 'UDP' }],
-      endpoints: [
-        { addresses: ['10.0.0.1', '10.0.0.9'], nodeName: 'node-a', hints: { forZones: [{ name: 'z1' }, { name: 'z2' }] } },
-        { addresses: [] },
-      ],
+      endpoints: [{ addresses: ['10.0.0.1', '10.0.0.9'], nodeName: 'node-a', hints: { forZones: [{ name: 'z1' }, { name: 'z2' }] } }, { addresses: [] }],
     });
     expect(read).toEqual([
       {
@@ -131,7 +137,10 @@ describe('an EndpointSlice', () => {
         name: 'web-1',
         service: 'web',
         addressType: 'IPv4',
-        ports: [{ name: '', protocol: 'TCP', port: 80 }, { name: 'x', protocol: 'UDP', port: 0 }],
+        ports: [
+          { name: '', protocol: 'TCP', port: 80 },
+          { name: 'x', protocol: 'UDP', port: 0 },
+        ],
         addresses: ['10.0.0.1', ''],
         states: Uint8Array.of(3, 3),
         nodeNames: ['node-a', ''],
@@ -143,7 +152,9 @@ describe('an EndpointSlice', () => {
   });
 
   test('those of headless Services are left alone', async () => {
-    expect(await objects({ ...slice, metadata: { ...slice.metadata, labels: { ...slice.metadata.labels, 'service.kubernetes.io/headless': '' } } })).toEqual([]);
+    expect(await objects({ ...slice, metadata: { ...slice.metadata, labels: { ...slice.metadata.labels, 'service.kubernetes.io/headless': '' } } })).toEqual(
+      [],
+    );
   });
 });
 
@@ -180,7 +191,13 @@ test('a Node', async () => {
     kind: 'Node',
     metadata: { name: 'node-a', labels: { 'topology.kubernetes.io/zone': 'z1' }, deletionTimestamp: '2026-01-01T00:00:00Z' },
     spec: { podCIDR: '10.244.1.0/24', taints: [{ key: 'ToBeDeletedByClusterAutoscaler', effect: 'NoSchedule' }] },
-    status: { addresses: [{ type: 'Hostname', address: 'node-a' }, { type: 'ExternalIP', address: '198.51.100.1' }, { type: 'InternalIP', address: '172.30.0.11' }] },
+    status: {
+      addresses: [
+        { type: 'Hostname', address: 'node-a' },
+        { type: 'ExternalIP', address: '198.51.100.1' },
+        { type: 'InternalIP', address: '172.30.0.11' },
+      ],
+    },
   };
   expect(await objects(node)).toEqual([
     {

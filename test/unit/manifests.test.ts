@@ -73,7 +73,8 @@ async function follow(path = folder, debug: (message: string) => void = () => un
 
 const eventually = (check: () => void): Promise<void> => vi.waitFor(check, { timeout: 5000, interval: 10 });
 
-const service = (name: string, spec = 'clusterIP: 10.96.0.1, ports: [{ port: 80 }]'): string => `{ apiVersion: v1, kind: Service, metadata: { name: ${name} }, spec: { ${spec} } }\n`;
+const service = (name: string, spec = 'clusterIP: 10.96.0.1, ports: [{ port: 80 }]'): string =>
+  `{ apiVersion: v1, kind: Service, metadata: { name: ${name} }, spec: { ${spec} } }\n`;
 const slice = (name: string, of: string, address = '10.0.0.1'): string =>
   `{ apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: { name: ${name}, labels: { kubernetes.io/service-name: ${of} } }, addressType: IPv4, ports: [{ port: 80 }], endpoints: [{ addresses: [${address}] }] }\n`;
 
@@ -83,7 +84,10 @@ describe('what is read', () => {
     await mkdir(join(folder, '.git'));
     await put('a.yaml', `# nothing\n---\n${service('a')}---\n\n---\n${service('b')}`);
     await put('sub/deeper/c.yml', service('c'));
-    await put('d.json', JSON.stringify({ apiVersion: 'v1', kind: 'List', items: [{ apiVersion: 'v1', kind: 'Service', metadata: { name: 'd', namespace: 'shop' } }] }));
+    await put(
+      'd.json',
+      JSON.stringify({ apiVersion: 'v1', kind: 'List', items: [{ apiVersion: 'v1', kind: 'Service', metadata: { name: 'd', namespace: 'shop' } }] }),
+    );
     await put('e.json', JSON.stringify({ apiVersion: 'v1', kind: 'ServiceList', items: [{ metadata: { name: 'e' } }] }));
     await put('f.txt', service('f'));
     await put('.g.yaml', service('g'));
@@ -107,14 +111,20 @@ describe('what is read', () => {
   });
 
   test('kinds of others: a debug note, no problem', async () => {
-    await put('a.yaml', `{ apiVersion: apps/v1, kind: Deployment, metadata: { name: web } }\n---\n{ apiVersion: serving.knative.dev/v1, kind: Service, metadata: { name: fn } }`);
+    await put(
+      'a.yaml',
+      `{ apiVersion: apps/v1, kind: Deployment, metadata: { name: web } }\n---\n{ apiVersion: serving.knative.dev/v1, kind: Service, metadata: { name: fn } }`,
+    );
     const notes: string[] = [];
     const seen = await follow(folder, (message) => notes.push(message));
     expect([seen.names, seen.lines]).toEqual([[], []]);
     expect(notes).toEqual(['Deployment default/web in a.yaml is left alone', 'Service default/fn in a.yaml is left alone']);
   });
 
-  test.each([['nowhere', 'is not there'], ['file.yaml/below', 'is not there']])('a path that is not there (%s) rejects and says what would be right', async (name, why) => {
+  test.each([
+    ['nowhere', 'is not there'],
+    ['file.yaml/below', 'is not there'],
+  ])('a path that is not there (%s) rejects and says what would be right', async (name, why) => {
     await put('file.yaml', '');
     const path = join(folder, name);
     const run = new ManifestsSource(path).run(new Recorder(), new AbortController().signal);
@@ -294,7 +304,12 @@ describe('what is refused', () => {
 
   test.each([
     ['JSON', 'a.json', '{\n  "kind": "Service",\n  "metadata": {\n', 'line '],
-    ['a bomb of aliases', 'a.yaml', `a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n`, 'does not parse'],
+    [
+      'a bomb of aliases',
+      'a.yaml',
+      `a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n`,
+      'does not parse',
+    ],
     ['text', 'a.yaml', 'hello', '"hello" is not an object'],
     ['no kind', 'a.yaml', 'metadata: { name: x }', 'kind is missing'],
   ])('%s is one line', async (_, name, text, said) => {
@@ -330,7 +345,10 @@ describe('what is refused', () => {
   test('shapes: one line each; what is in a list is refused alone, an object keeps what it was', async () => {
     await put('a.yaml', `${service('a')}---\n${service('b')}`);
     const seen = await follow();
-    await put('a.yaml', `${service('a', 'clusterIP: 10.96.0.9, ports: 80')}---\n${service('b', 'clusterIP: 10.96.0.2, ports: [{ port: "80" }, 5, { port: 81, name: A_B }, { port: 82, name: ok }], externalIPs: [7]')}`);
+    await put(
+      'a.yaml',
+      `${service('a', 'clusterIP: 10.96.0.9, ports: 80')}---\n${service('b', 'clusterIP: 10.96.0.2, ports: [{ port: "80" }, 5, { port: 81, name: A_B }, { port: 82, name: ok }], externalIPs: [7]')}`,
+    );
     await eventually(() => expect(seen.lines).toHaveLength(5));
     expect(seen.lines).toEqual([
       'Service default/a in a.yaml: spec.ports "80" is not a list',
@@ -344,7 +362,10 @@ describe('what is refused', () => {
   });
 
   test.each([
-    ['spec: { sessionAffinity: Cookie }', 'Service default/x in a.yaml: spec.sessionAffinity "Cookie" is unknown, so None stands: None or ClientIP would be right'],
+    [
+      'spec: { sessionAffinity: Cookie }',
+      'Service default/x in a.yaml: spec.sessionAffinity "Cookie" is unknown, so None stands: None or ClientIP would be right',
+    ],
     ['apiVersion: v2', 'Service default/x in a.yaml: apiVersion "v2" is not supported: v1 would be right'],
     ['metadata: { namespace: x }', 'Service x/ in a.yaml: metadata.name is missing'],
     ['metadata: { name: Shop }', 'Service default/Shop in a.yaml: metadata.name "Shop" is not a name: at most 63 of a-z, 0-9 and - would be'],
@@ -381,7 +402,9 @@ test('the examples: no problem, and what the demo counts on', async () => {
   expect(frontendsOf(web)).toContain('NodePort 172.30.0.11 30080');
   expect(web.cluster.map((backend) => backend.local)).toEqual([false, false, false]);
   expect(services.get('shop/cache:redis/TCP/4')?.affinitySeconds).toBe(300);
-  expect(frontendsOf(services.get('shop/checkout:https/TCP/4')!)).toEqual(expect.arrayContaining(['LoadBalancer 203.0.113.10 443', 'ExternalIP 198.51.100.10 443']));
+  expect(frontendsOf(services.get('shop/checkout:https/TCP/4')!)).toEqual(
+    expect.arrayContaining(['LoadBalancer 203.0.113.10 443', 'ExternalIP 198.51.100.10 443']),
+  );
   expect(addressesOf(services.get('shop/api:http/TCP/6')!.cluster)).toEqual(['fd00:244:1::20', 'fd00:244:2::20']);
   expect(services.get('shop/api:http/TCP/6')?.algorithm).toBe('maglev');
 });

@@ -23,7 +23,14 @@ describe('which endpoints (CategorizeEndpoints)', () => {
     ['ready and terminating (publishNotReadyAddresses) is ready', {}, [at(1, { state: READY | LEAVING })], [1], [], true],
     ['4: the Local set is not asked for', {}, [at(1, here), at(2)], [1, 2], [], true],
     ['4: internal Local alone: no Cluster set', internal, [at(1, here), at(2)], [], [1], true],
-    ['4: internal Local and reachable from outside: both', { ...internal, type: 'NodePort', ports: [servicePort({ nodePort: 30080 })] }, [at(1, here), at(2)], [1, 2], [1], true],
+    [
+      '4: internal Local and reachable from outside: both',
+      { ...internal, type: 'NodePort', ports: [servicePort({ nodePort: 30080 })] },
+      [at(1, here), at(2)],
+      [1, 2],
+      [1],
+      true,
+    ],
     ['4: external Local: both', external, [at(1, here), at(2)], [1, 2], [1], true],
     ['4: external Local without any external frontend', { type: 'NodePort', externalTrafficPolicy: 'Local' }, [at(1, here), at(2)], [1, 2], [], true],
     ['4: no ready one here: those here that serve and terminate', external, [at(1, { ...here, state: LEAVING }), at(2)], [2], [1], true],
@@ -72,7 +79,7 @@ describe('topology hints', () => {
     expect(addressesOf(desired.local)).toEqual(['10.0.0.1', '10.0.0.2']);
   });
 
-  test('the zone is the Node\'s; before it is seen, that of the facts; the empty hint matches a Node without the label', () => {
+  test("the zone is the Node's; before it is seen, that of the facts; the empty hint matches a Node without the label", () => {
     const rows = [zoned(1, 'z1'), zoned(2, 'z2'), zoned(3, '')];
     expect(addressesOf(only([service(), slice(rows)], { zone: 'z2' }).cluster)).toEqual(['10.0.0.2']);
     expect(addressesOf(only([ZONE, service(), slice(rows)], { zone: 'z2' }).cluster)).toEqual(['10.0.0.1']);
@@ -109,7 +116,12 @@ describe('port matching', () => {
   });
 
   test('slices of other Services, namespaces and families are not ours', () => {
-    const others = [slice([at(1)], { service: 'other' }), slice([at(2)], { namespace: 'other' }), slice([at(4)], { name: 'web-3', service: '' }), slice([{ address: 'fd00::1' }], { name: 'web-6', addressType: 'IPv6' })];
+    const others = [
+      slice([at(1)], { service: 'other' }),
+      slice([at(2)], { namespace: 'other' }),
+      slice([at(4)], { name: 'web-3', service: '' }),
+      slice([{ address: 'fd00::1' }], { name: 'web-6', addressType: 'IPv6' }),
+    ];
     expect(only([service(), ...others]).cluster).toEqual([]);
   });
 
@@ -150,7 +162,13 @@ describe('refused, item by item', () => {
 
   test('one port of one slice', () => {
     const ports = [servicePort(), servicePort({ name: 'admin', port: 81 })];
-    const bad = slice([at(1)], { ports: [{ name: 'http', protocol: 'TCP', port: 70000 }, { name: 'admin', protocol: 'TCP', port: 8081 }, { name: 'x', protocol: 'QUIC', port: 1 }] });
+    const bad = slice([at(1)], {
+      ports: [
+        { name: 'http', protocol: 'TCP', port: 70000 },
+        { name: 'admin', protocol: 'TCP', port: 8081 },
+        { name: 'x', protocol: 'QUIC', port: 1 },
+      ],
+    });
     const delta = take([service({ ports }), bad, slice([at(2)], { name: 'web-2' })]);
     expect(delta.services.map(({ desired }) => addressesOf(desired?.cluster ?? []))).toEqual([['10.0.0.2'], ['10.0.0.1']]);
     expect(problemsOf(delta)).toEqual([

@@ -43,14 +43,33 @@ describe('which Services are served', () => {
 describe('frontends', () => {
   const cases: [string, Partial<Service>, string[]][] = [
     ['ClusterIP', {}, ['ClusterIP 10.96.0.10 80']],
-    ['NodePort: each node port address, and the node itself by loopback', { type: 'NodePort', ports: NODE_PORT }, ['ClusterIP 10.96.0.10 80', 'NodePort 127.0.0.1 30080!', 'NodePort 172.30.0.11 30080']],
-    ['external IPs', { externalIPs: ['198.51.100.1', '198.51.100.2'] }, ['ClusterIP 10.96.0.10 80', 'ExternalIP 198.51.100.1 80', 'ExternalIP 198.51.100.2 80']],
+    [
+      'NodePort: each node port address, and the node itself by loopback',
+      { type: 'NodePort', ports: NODE_PORT },
+      ['ClusterIP 10.96.0.10 80', 'NodePort 127.0.0.1 30080!', 'NodePort 172.30.0.11 30080'],
+    ],
+    [
+      'external IPs',
+      { externalIPs: ['198.51.100.1', '198.51.100.2'] },
+      ['ClusterIP 10.96.0.10 80', 'ExternalIP 198.51.100.1 80', 'ExternalIP 198.51.100.2 80'],
+    ],
     [
       'LoadBalancer: VIPs alone, neither proxies nor host names',
-      { type: 'LoadBalancer', loadBalancerIngress: [{ ip: '203.0.113.1', ipMode: 'VIP' }, { ip: '203.0.113.2', ipMode: 'Proxy' }, { ip: '', ipMode: 'VIP' }] },
+      {
+        type: 'LoadBalancer',
+        loadBalancerIngress: [
+          { ip: '203.0.113.1', ipMode: 'VIP' },
+          { ip: '203.0.113.2', ipMode: 'Proxy' },
+          { ip: '', ipMode: 'VIP' },
+        ],
+      },
       ['ClusterIP 10.96.0.10 80', 'LoadBalancer 203.0.113.1 80'],
     ],
-    ['one address twice in a Service is one frontend, the load balancer first', { externalIPs: ['203.0.113.1'], loadBalancerIngress: [{ ip: '203.0.113.1', ipMode: 'VIP' }] }, ['ClusterIP 10.96.0.10 80', 'LoadBalancer 203.0.113.1 80']],
+    [
+      'one address twice in a Service is one frontend, the load balancer first',
+      { externalIPs: ['203.0.113.1'], loadBalancerIngress: [{ ip: '203.0.113.1', ipMode: 'VIP' }] },
+      ['ClusterIP 10.96.0.10 80', 'LoadBalancer 203.0.113.1 80'],
+    ],
   ];
   test.each(cases)('%s', (_, fields, expected) => {
     const delta = take([service(fields)]);
@@ -85,7 +104,11 @@ describe('settings', () => {
   });
 
   test('internalTrafficPolicy, affinity, algorithm', () => {
-    expect(only([service({ internalTrafficPolicy: 'Local', affinitySeconds: 300 })])).toMatchObject({ internalLocal: true, affinitySeconds: 300, algorithm: 'random' });
+    expect(only([service({ internalTrafficPolicy: 'Local', affinitySeconds: 300 })])).toMatchObject({
+      internalLocal: true,
+      affinitySeconds: 300,
+      algorithm: 'random',
+    });
     expect(only([service({ annotations: { 'maglane.io/algorithm': 'maglev' } })]).algorithm).toBe('maglev');
     expect(only([service()], { defaultAlgorithm: 'maglev' }).algorithm).toBe('maglev');
     expect(only([service({ annotations: { 'maglane.io/algorithm': 'random' } })], { defaultAlgorithm: 'maglev' }).algorithm).toBe('random');
@@ -120,7 +143,7 @@ describe('refused, item by item', () => {
     expect(problemsOf(take([service({ clusterIPs: [ip] })]))).toEqual([`Service default/web: spec.clusterIPs[0] ${ip} unsafe_address`]);
   });
 
-  test.each(['223.255.255.255', '240.0.0.1', '169.253.0.1', '128.0.0.1', 'fec0::1', 'fe00::1'])('external IP %s is nobody\'s business', (ip) => {
+  test.each(['223.255.255.255', '240.0.0.1', '169.253.0.1', '128.0.0.1', 'fec0::1', 'fe00::1'])("external IP %s is nobody's business", (ip) => {
     expect(problemsOf(take([service({ ...dual, externalIPs: [ip] })]))).toEqual([]);
   });
 
@@ -131,7 +154,9 @@ describe('refused, item by item', () => {
   });
 
   test('without any cluster IP left there is one problem, not one for each other address', () => {
-    expect(problemsOf(take([service({ clusterIPs: ['bad'], externalIPs: ['198.51.100.1'] })]))).toEqual(['Service default/web: spec.clusterIPs[0] bad invalid_address']);
+    expect(problemsOf(take([service({ clusterIPs: ['bad'], externalIPs: ['198.51.100.1'] })]))).toEqual([
+      'Service default/web: spec.clusterIPs[0] bad invalid_address',
+    ]);
   });
 
   test.each([0, 70000, -1, 80.5, Number.NaN])('port %d: that port alone', (port) => {
@@ -174,6 +199,8 @@ describe('refused, item by item', () => {
   test('an unknown protocol, as one line for people', () => {
     const delta = take([service({ ports: [servicePort({ protocol: 'tcp' })] })]);
     expect(delta.services).toEqual([]);
-    expect([...delta.problems.values()].flat().map(formatProblem)).toEqual(['Service default/web: spec.ports[0].protocol "tcp" is not a protocol: TCP, UDP or SCTP would be']);
+    expect([...delta.problems.values()].flat().map(formatProblem)).toEqual([
+      'Service default/web: spec.ports[0].protocol "tcp" is not a protocol: TCP, UDP or SCTP would be',
+    ]);
   });
 });

@@ -36,7 +36,7 @@ describe('changes', () => {
     expect(after(model, put(service())).services[0]?.desired?.cluster).toEqual([]);
   });
 
-  test('a port that goes is told, and so is a Service that becomes another proxy\'s', () => {
+  test("a port that goes is told, and so is a Service that becomes another proxy's", () => {
     const model = settled(service({ ports: [servicePort(), servicePort({ name: 'admin', port: 81 })] }));
     expect(keysOf(after(model, put(service())))).toEqual(['-default/web:admin/TCP/4', 'default/web:http/TCP/4']);
     expect(keysOf(after(model, put(service({ proxyName: 'other' }))))).toEqual(['-default/web:http/TCP/4']);
@@ -46,18 +46,28 @@ describe('changes', () => {
   test('slices count in the order of their names, whichever came first', () => {
     const alive = slice([{ address: '10.0.0.1' }], { name: 'web-1' });
     const unready = slice([{ address: '10.0.0.1', state: SERVING }], { name: 'web-2' });
-    for (const order of [[alive, unready], [unready, alive]]) expect(after(settled(service()), ...order.map(put)).services[0]?.desired?.cluster).toEqual([]);
+    for (const order of [
+      [alive, unready],
+      [unready, alive],
+    ])
+      expect(after(settled(service()), ...order.map(put)).services[0]?.desired?.cluster).toEqual([]);
   });
 
   test('a slice that moves from one Service to another changes both', () => {
     const other = service({ name: 'other', clusterIPs: ['10.96.0.11'] });
     const model = settled(service(), other, slice([{ address: '10.0.0.1' }]));
     const { services } = after(model, put(slice([{ address: '10.0.0.1' }], { service: 'other' })));
-    expect(services.map(({ key, desired }) => [key, desired?.cluster.length])).toEqual([['default/web:http/TCP/4', 0], ['default/other:http/TCP/4', 1]]);
+    expect(services.map(({ key, desired }) => [key, desired?.cluster.length])).toEqual([
+      ['default/web:http/TCP/4', 0],
+      ['default/other:http/TCP/4', 1],
+    ]);
   });
 
-  test('this node\'s zone concerns Services with zone hints only; other Nodes concern none', () => {
-    const hinted = slice([{ address: '10.0.0.1', zones: ['z1'] }, { address: '10.0.0.2', zones: ['z2'] }]);
+  test("this node's zone concerns Services with zone hints only; other Nodes concern none", () => {
+    const hinted = slice([
+      { address: '10.0.0.1', zones: ['z1'] },
+      { address: '10.0.0.2', zones: ['z2'] },
+    ]);
     const model = settled(service(), hinted, service({ name: 'plain', clusterIPs: ['10.96.0.11'] }));
     const zone = (name: string): Record<string, string> => ({ 'topology.kubernetes.io/zone': name });
     expect(keysOf(after(model, put(node(zone('z1'), 'node-b'))))).toEqual([]);
@@ -79,7 +89,7 @@ describe('changes', () => {
     expect(after(model, remove(nodePort)).problems).toEqual(new Map([['Service default/next', []]]));
   });
 
-  test('what was taken is the caller\'s: the list of all is worked out for itself', () => {
+  test("what was taken is the caller's: the list of all is worked out for itself", () => {
     const model = settled(service(), slice([{ address: '10.0.0.1' }]));
     expect([...model.desired()].map((desired) => desired.key)).toEqual(['default/web:http/TCP/4']);
     expect(model.counts).toEqual({ services: 1, slices: 1, endpoints: 1 });
@@ -106,11 +116,17 @@ describe('problems', () => {
   test('cleared with the Service that made them matter', () => {
     const model = settled(service({ externalIPs: ['::1'] }), broken);
     const { problems } = after(model, remove(service()));
-    expect([...problems]).toEqual([['EndpointSlice default/web-1', []], ['Service default/web', []]]);
+    expect([...problems]).toEqual([
+      ['EndpointSlice default/web-1', []],
+      ['Service default/web', []],
+    ]);
   });
 
   test('a slice that moves between Services, in either order, keeps its own', () => {
-    for (const [from, to] of [['a', 'b'], ['b', 'a']] as const) {
+    for (const [from, to] of [
+      ['a', 'b'],
+      ['b', 'a'],
+    ] as const) {
       const model = settled(service({ name: 'a' }), service({ name: 'b', clusterIPs: ['10.96.0.11'] }), slice([{ address: '127.0.0.1' }], { service: from }));
       after(model, put(slice([{ address: '127.0.0.1' }], { service: to })));
       expect([...model.problems.keys()]).toEqual(['EndpointSlice default/web-1']);
@@ -167,11 +183,14 @@ describe('two Services, one address and port', () => {
 
   test('a node port is told once, not for each address', () => {
     const ports = [servicePort({ nodePort: 30080 })];
-    const [a, b] = [service({ name: 'a', type: 'NodePort', ports, clusterIPs: ['10.96.0.1'] }), service({ name: 'b', type: 'NodePort', ports, clusterIPs: ['10.96.0.2'] })];
+    const [a, b] = [
+      service({ name: 'a', type: 'NodePort', ports, clusterIPs: ['10.96.0.1'] }),
+      service({ name: 'b', type: 'NodePort', ports, clusterIPs: ['10.96.0.2'] }),
+    ];
     expect(problemsOf(take([a, b]))).toEqual(['Service default/b: spec.ports[0].nodePort 30080/TCP conflict']);
   });
 
-  test('an external IP that is a node\'s address meets node ports', () => {
+  test("an external IP that is a node's address meets node ports", () => {
     const nodePort = service({ name: 'a', type: 'NodePort', ports: [servicePort({ nodePort: 30080 })], clusterIPs: ['10.96.0.1'] });
     const external = service({ name: 'b', externalIPs: ['172.30.0.11'], ports: [servicePort({ port: 30080 })], clusterIPs: ['10.96.0.2'] });
     expect(problemsOf(take([nodePort, external]))).toEqual(['Service default/b: spec.externalIPs[0] 172.30.0.11:30080/TCP conflict']);
@@ -198,25 +217,37 @@ test('10,000 Services: a change of one slice reads and tells that Service alone'
 
 describe('history does not matter', () => {
   const few = <T>(...values: T[]): fc.Arbitrary<T> => fc.constantFrom(...values);
-  const anyService: fc.Arbitrary<Service> = fc.record({
-    name: few('a', 'b', 'c'),
-    created: few(0, 1, 2),
-    type: few('ClusterIP', 'NodePort', 'ExternalName', 'LoadBalancer'),
-    clusterIPs: few(['10.96.0.1'], ['10.96.0.2', 'fd00:96::2'], ['None'], ['bad']),
-    externalIPs: few([], ['198.51.100.1'], ['198.51.100.1', '127.0.0.1'], ['172.30.0.11']),
-    ports: few([servicePort()], [servicePort({ nodePort: 30080 })], [servicePort(), servicePort({ name: 'alt', port: 30080 })], [servicePort({ port: 0 })]),
-    internalTrafficPolicy: few('Cluster', 'Local'),
-    externalTrafficPolicy: few('Cluster', 'Local'),
-    proxyName: few('', '', '', 'x'),
-  }).map(service);
+  const anyService: fc.Arbitrary<Service> = fc
+    .record({
+      name: few('a', 'b', 'c'),
+      created: few(0, 1, 2),
+      type: few('ClusterIP', 'NodePort', 'ExternalName', 'LoadBalancer'),
+      clusterIPs: few(['10.96.0.1'], ['10.96.0.2', 'fd00:96::2'], ['None'], ['bad']),
+      externalIPs: few([], ['198.51.100.1'], ['198.51.100.1', '127.0.0.1'], ['172.30.0.11']),
+      ports: few([servicePort()], [servicePort({ nodePort: 30080 })], [servicePort(), servicePort({ name: 'alt', port: 30080 })], [servicePort({ port: 0 })]),
+      internalTrafficPolicy: few('Cluster', 'Local'),
+      externalTrafficPolicy: few('Cluster', 'Local'),
+      proxyName: few('', '', '', 'x'),
+    })
+    .map(service);
   const anySlice: fc.Arbitrary<EndpointSlice> = fc
     .tuple(
-      fc.array(fc.record({ address: few('10.0.0.1', '10.0.0.2', '10.0.0.3', '::1'), state: few(READY | SERVING, SERVING, SERVING | TERMINATING), node: few('node-a', 'node-b'), zones: few([], ['z1'], ['z2']) }), { maxLength: 4 }),
+      fc.array(
+        fc.record({
+          address: few('10.0.0.1', '10.0.0.2', '10.0.0.3', '::1'),
+          state: few(READY | SERVING, SERVING, SERVING | TERMINATING),
+          node: few('node-a', 'node-b'),
+          zones: few([], ['z1'], ['z2']),
+        }),
+        { maxLength: 4 },
+      ),
       fc.record({ name: few('x', 'y', 'z'), service: few('a', 'b', 'c', ''), addressType: few('IPv4', 'IPv4', 'IPv6') }),
     )
     .map(([rows, fields]) => slice(rows, fields));
   const anyNode = few('z1', 'z2').map((zone) => node({ 'topology.kubernetes.io/zone': zone }));
-  const anyChange: fc.Arbitrary<Change> = fc.tuple(fc.oneof(anyService, anySlice, anyNode), fc.boolean()).map(([object, there]) => (there ? put(object) : remove(object)));
+  const anyChange: fc.Arbitrary<Change> = fc
+    .tuple(fc.oneof(anyService, anySlice, anyNode), fc.boolean())
+    .map(([object, there]) => (there ? put(object) : remove(object)));
 
   interface Kept {
     readonly desired: Map<string, unknown>;
@@ -229,8 +260,14 @@ describe('history does not matter', () => {
     for (const step of steps) {
       model.apply(step);
       const delta = model.takeChanged();
-      for (const { key, desired } of delta.services) desired === undefined ? kept.desired.delete(key) : kept.desired.set(key, desired);
-      for (const [object, list] of delta.problems) list.length === 0 ? kept.problems.delete(object) : kept.problems.set(object, list);
+      for (const { key, desired } of delta.services) {
+        if (desired === undefined) kept.desired.delete(key);
+        else kept.desired.set(key, desired);
+      }
+      for (const [object, list] of delta.problems) {
+        if (list.length === 0) kept.problems.delete(object);
+        else kept.problems.set(object, list);
+      }
     }
     return kept;
   }

@@ -72,7 +72,14 @@ export class Catalog {
       for (const manifest of manifests) {
         const first = found.get(manifest.id);
         if (first === undefined) found.set(manifest.id, { ...manifest, file });
-        else problems.push({ object: `${manifest.id} in ${file}`, field: '', value: '', message: `is in ${first.file} already, which stays: one of the two would be right`, reason: 'invalid_value' });
+        else
+          problems.push({
+            object: `${manifest.id} in ${file}`,
+            field: '',
+            value: '',
+            message: `is in ${first.file} already, which stays: one of the two would be right`,
+            reason: 'invalid_value',
+          });
       }
     }
     return [...found.values()];
@@ -109,7 +116,8 @@ export class Catalog {
 function withoutMirrored(manifests: readonly Placed[]): Present[] {
   const sliced = new Set<string>();
   for (const { id, objects } of manifests) {
-    for (const { kind, object } of objects) if (kind === 'EndpointSlice' && !id.startsWith('Endpoints ')) sliced.add(`Endpoints ${object.namespace}/${object.service}`);
+    for (const { kind, object } of objects)
+      if (kind === 'EndpointSlice' && !id.startsWith('Endpoints ')) sliced.add(`Endpoints ${object.namespace}/${object.service}`);
   }
   return manifests.flatMap(({ id, objects }) => (sliced.has(id) ? [] : objects));
 }
@@ -120,6 +128,8 @@ function missingService({ id, file, objects: [first] }: Placed, objects: Readonl
   const { namespace, service } = first.object;
   if (objects.has(`Service ${namespace}/${service}`)) return undefined;
   const [field, message] =
-    service === '' ? ['metadata.labels', 'lack kubernetes.io/service-name, so no Service uses these endpoints'] : ['', `belongs to Service ${namespace}/${service}, which does not exist`];
+    service === ''
+      ? ['metadata.labels', 'lack kubernetes.io/service-name, so no Service uses these endpoints']
+      : ['', `belongs to Service ${namespace}/${service}, which does not exist`];
   return { object: `${id} in ${file}`, field, value: '', message, reason: 'no_service' };
 }

@@ -24,7 +24,12 @@ interface Meta {
 function readMeta(object: Fields): Meta {
   const metadata = object.fields('metadata');
   if (!metadata.has('name')) throw new FieldError('metadata.name', undefined, 'is missing');
-  return { namespace: metadata.label('namespace', 'default'), name: metadata.text('name'), labels: metadata.fields('labels'), annotations: metadata.fields('annotations') };
+  return {
+    namespace: metadata.label('namespace', 'default'),
+    name: metadata.text('name'),
+    labels: metadata.fields('labels'),
+    annotations: metadata.fields('annotations'),
+  };
 }
 
 /** A v1 Service. Throws a FieldError when it cannot be used at all. */

@@ -31,7 +31,8 @@ export class Fields {
 
   /** @param path of this object, "" for the whole. */
   constructor(value: unknown, path: string, refuse: (error: FieldError) => void) {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new FieldError(path, value, 'is not an object: names with values would be right');
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      throw new FieldError(path, value, 'is not an object: names with values would be right');
     this.path = path;
     this.#values = value as Record<string, unknown>;
     this.refuse = refuse;

@@ -47,7 +47,8 @@ export function unreadable(file: string, field: string, message: string): Proble
  */
 export async function readManifests(file: string, text: string, note: Note): Promise<FileContent | Problem> {
   const { documents, error } = await parseDocuments(text.replace(/^\uFEFF/, ''));
-  if (error !== undefined) return unreadable(file, error.line > 0 ? `line ${error.line}` : '', `does not parse, so what was read before stays: ${error.message}`);
+  if (error !== undefined)
+    return unreadable(file, error.line > 0 ? `line ${error.line}` : '', `does not parse, so what was read before stays: ${error.message}`);
   const manifests: Manifest[] = [];
   const refused = new Set<string>();
   const problems: Problem[] = [];
