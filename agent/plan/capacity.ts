@@ -1,0 +1,35 @@
+/** What to say when a map is full. */
+import type { DesiredService } from '../model/desired.ts';
+import type { Problem } from '../model/problem.ts';
+import type { Capacity } from './held.ts';
+
+/** What a service found no room in; "table": only its Maglev table did not fit, it is served without. */
+export type Shortage = 'services' | 'frontends' | 'backends' | 'ring' | 'table';
+
+const OPTIONS = {
+  services: ['services', 'services', '--max-services'],
+  frontends: ['frontends', 'frontends', '--max-frontends'],
+  backends: ['backends', 'backends', '--max-backends'],
+  ring: ['ring', 'ringSlots', '--ring-slots'],
+  table: ['ring', 'ringSlots', '--ring-slots'],
+} as const;
+
+/**
+ * One line, equal as long as the cause is: `Service default/web: spec.ports "http/TCP/IPv4" does not fit into the map
+ * backends, which has 262144 entries: a larger --max-backends would be right`.
+ * @param isHeld it is served already, and goes on with what it has and still wants.
+ */
+export function shortageProblem(desired: DesiredService, short: Shortage, capacity: Capacity, isHeld: boolean): Problem {
+  const [map, size, option] = OPTIONS[short];
+  const unit = size === 'ringSlots' ? 'slots' : 'entries';
+  const effect = short === 'table' ? 'has no room for its Maglev table in' : isHeld ? 'has grown beyond' : 'does not fit into';
+  const until = short === 'table' ? ' (backends are chosen at random until then)' : isHeld ? ' (it keeps what it has)' : '';
+  const port = desired.portName === '' ? '' : `${desired.portName}/`;
+  return {
+    object: `Service ${desired.namespace}/${desired.name}`,
+    field: 'spec.ports',
+    value: `${port}${desired.protocol}/IPv${desired.family}`,
+    message: `${effect} the map ${map}, which has ${capacity[size]} ${unit}: a larger ${option} would be right${until}`,
+    reason: 'capacity',
+  };
+}

@@ -1,0 +1,326 @@
+/**
+ * From what is desired and what the maps hold to the writes between them. Pure: no I/O, no clock.
+ *
+ * The planner assumes that its plans are executed. When one is not, whoever executes reads the maps
+ * back and makes a new planner of that.
+ */
+import type { Backend, DesiredService, ServiceKey } from '../model/desired.ts';
+import type { DesiredChange } from '../model/model.ts';
+import type { Problem } from '../model/problem.ts';
+import type { Shortage } from './capacity.ts';
+import { shortageProblem } from './capacity.ts';
+import type { Plan, Retired } from './draft.ts';
+import { Draft } from './draft.ts';
+import type { Capacity, Held, HeldBackend, HeldFrontend, HeldService, SetRegion } from './held.ts';
+import { IdAllocator } from './ids.ts';
+import { buildTable } from './maglev.ts';
+import { endpointOf, frontendKey, isSameService, onlyHeld, recordOf, regionOf, SETS, tableOf } from './records.ts';
+import type { SetName } from './records.ts';
+import { RingAllocator } from './ring.ts';
+
+export type { Plan, Retired } from './draft.ts';
+
+/** One service as the maps hold it. */
+interface Entry {
+  service: HeldService;
+  /** Keys of the frontends that point at it. */
+  readonly frontends: Set<string>;
+  /** Its slots by "address:port", retired ones included until they are reclaimed. */
+  readonly backends: Map<string, HeldBackend>;
+  readonly members: Record<SetName, Uint32Array>;
+}
+
+/** Where a set will lie; `ids` undefined: where it lies already. */
+interface Placement {
+  readonly region: SetRegion;
+  readonly ids: readonly string[] | undefined;
+}
+
+/** Entries in use, retired ones included until they are reclaimed; `refused`: services with a capacity problem. */
+export interface Usage {
+  readonly services: number;
+  readonly frontends: number;
+  readonly backends: number;
+  readonly ringSlots: number;
+  readonly refused: number;
+}
+
+/** Service ids are keys of a hash: they can rotate through far more numbers than the map has room for. */
+const SERVICE_IDS = 2 ** 31;
+const NOWHERE: SetRegion = { base: 0, count: 0, table: 0 };
+
+export class Planner {
+  readonly #capacity: Capacity;
+  readonly #services = new Map<ServiceKey, Entry>();
+  /** All frontends; without an owner those that point at no service, which only `planAll` removes. */
+  readonly #frontends = new Map<string, { readonly frontend: HeldFrontend; readonly owner: Entry | undefined }>();
+  readonly #serviceIds: IdAllocator;
+  readonly #backendIds: IdAllocator;
+  readonly #ring: RingAllocator;
+  /** Backends under grace, by id. One that comes back in time leaves this map, and its slot stays. */
+  readonly #retiring = new Map<number, { readonly retired: Retired; readonly entry: Entry | undefined; readonly endpoint: string }>();
+  readonly #refused = new Map<ServiceKey, { readonly desired: DesiredService; readonly problem: Problem }>();
+  /** Something was freed since the refused were last tried. */
+  #hasRoom = false;
+  /** What an earlier agent retired and did not live to reclaim; told with the first plan. */
+  #leftovers: Draft | undefined = new Draft();
+
+  /** Adopts what the maps hold. The first plan must be a `planAll`. */
+  constructor(held: Held) {
+    this.#capacity = held.capacity;
+    const byId = new Map<number, Entry>();
+    for (const service of held.services) {
+      const entry: Entry = {
+        service,
+        frontends: new Set(),
+        backends: new Map(),
+        members: { cluster: held.members(service.cluster), local: held.members(service.local) },
+      };
+      byId.set(service.id, entry);
+      // Two under one name cannot come from us; under a name nobody desires the second one goes away.
+      this.#services.set(this.#services.has(service.key) ? `${service.key}#${service.id}` : service.key, entry);
+    }
+    for (const frontend of held.frontends) {
+      const owner = byId.get(frontend.service);
+      const key = frontendKey(frontend.address, frontend.port, frontend.protocol);
+      owner?.frontends.add(key);
+      this.#frontends.set(key, { frontend, owner });
+    }
+    for (const backend of held.backends) this.#adoptBackend(backend, byId.get(backend.service));
+    const regions = held.services.flatMap(({ cluster, local }) => [cluster, local].map(regionOf));
+    this.#ring = new RingAllocator(held.capacity.ringSlots, regions.filter(({ length }) => length > 0));
+    this.#serviceIds = new IdAllocator(SERVICE_IDS, [...byId.keys(), ...held.backends.map(({ service }) => service)]);
+    this.#backendIds = new IdAllocator(held.capacity.backends, held.backends.map(({ id }) => id));
+  }
+
+  get usage(): Usage {
+    return {
+      services: this.#services.size,
+      frontends: this.#frontends.size,
+      backends: this.#backendIds.used,
+      ringSlots: this.#capacity.ringSlots - this.#ring.free,
+      refused: this.#refused.size,
+    };
+  }
+
+  /** Plans changes of some services, and those refused before that fit by now. */
+  plan(changes: Iterable<DesiredChange>): Plan {
+    return this.#plan(new Map([...changes].map(({ key, desired }) => [key, desired])), this.#begin());
+  }
+
+  /** Plans the whole desired state: what is held beyond it is deleted. */
+  planAll(desired: Iterable<DesiredService>): Plan {
+    const all = new Map<ServiceKey, DesiredService | undefined>();
+    for (const service of desired) all.set(service.key, service);
+    for (const key of [...this.#services.keys(), ...this.#refused.keys()]) if (!all.has(key)) all.set(key, undefined);
+    const draft = this.#begin();
+    for (const [key, { frontend, owner }] of this.#frontends) if (owner === undefined) this.#dropFrontend(key, frontend, draft);
+    return this.#plan(all, draft);
+  }
+
+  /**
+   * Plans the end of what an earlier plan of this planner retired, and tries again what was refused.
+   * To be called once no packet under way can remember it.
+   */
+  reclaim(retired: Retired): Plan {
+    const draft = this.#begin();
+    for (const id of retired.backends) {
+      const retiring = this.#retiring.get(id);
+      // It has come back meanwhile, and perhaps left again.
+      if (retiring?.retired !== retired) continue;
+      this.#retiring.delete(id);
+      retiring.entry?.backends.delete(retiring.endpoint);
+      this.#backendIds.giveBack(id);
+      draft.backendClears.push(id);
+    }
+    for (const region of retired.regions) this.#ring.giveBack(region);
+    for (const id of retired.services) this.#serviceIds.giveBack(id);
+    this.#hasRoom = true;
+    return this.#plan(new Map(), draft);
+  }
+
+  #begin(): Draft {
+    const draft = this.#leftovers ?? new Draft();
+    this.#leftovers = undefined;
+    return draft;
+  }
+
+  #plan(changes: ReadonlyMap<ServiceKey, DesiredService | undefined>, draft: Draft): Plan {
+    // What goes makes room for what comes, so it goes first.
+    for (const [key, desired] of changes) this.#release(key, desired, draft);
+    for (const [key, desired] of changes) {
+      if (desired === undefined) this.#settle(key, undefined, draft);
+      else this.#serve(desired, draft);
+    }
+    if (this.#hasRoom) {
+      this.#hasRoom = false;
+      for (const [key, { desired }] of this.#refused) if (!changes.has(key)) this.#serve(desired, draft);
+    }
+    if (draft.serviceDeletes.length > 0) this.#hasRoom = true; // they go last: the room is the next plan's
+    return draft.finish();
+  }
+
+  /** Takes away what a service no longer has: frontends, or all of it. */
+  #release(key: ServiceKey, desired: DesiredService | undefined, draft: Draft): void {
+    const entry = this.#services.get(key);
+    if (entry === undefined) return;
+    const wanted = new Set(desired?.frontends.map(({ address, port }) => frontendKey(address, port, desired.protocol)));
+    for (const kept of [...entry.frontends]) {
+      if (wanted.has(kept)) continue;
+      entry.frontends.delete(kept);
+      const held = this.#frontends.get(kept);
+      if (held !== undefined) this.#dropFrontend(kept, held.frontend, draft);
+    }
+    if (desired !== undefined) return;
+    for (const [endpoint, backend] of entry.backends) this.#retireBackend(entry, endpoint, backend, draft);
+    for (const set of SETS) retireRegion(entry.service[set], draft);
+    draft.serviceDeletes.push(entry.service.id);
+    draft.retired.services.push(entry.service.id);
+    this.#services.delete(key);
+  }
+
+  #dropFrontend(key: string, frontend: HeldFrontend, draft: Draft): void {
+    this.#frontends.delete(key);
+    draft.frontendDeletes.set(key, frontend);
+    this.#hasRoom = true;
+  }
+
+  /** Serves a service as desired; when that does not fit, with what it holds of that already. */
+  #serve(desired: DesiredService, draft: Draft): void {
+    const entry = this.#services.get(desired.key);
+    const short = this.#apply(desired, draft);
+    if (short !== undefined && short !== 'table' && entry !== undefined) this.#apply(onlyHeld(desired, entry.frontends, entry.backends), draft);
+    this.#settle(desired.key, short === undefined ? undefined : { desired, problem: shortageProblem(desired, short, this.#capacity, entry !== undefined) }, draft);
+  }
+
+  /** Remembers what to try again, and tells the problem when it is a new one. */
+  #settle(key: ServiceKey, refused: { readonly desired: DesiredService; readonly problem: Problem } | undefined, draft: Draft): void {
+    const known = this.#refused.get(key);
+    if (refused === undefined) this.#refused.delete(key);
+    else this.#refused.set(key, refused);
+    if (known?.problem.message !== refused?.problem.message) draft.problems.set(key, refused?.problem);
+  }
+
+  /** @returns what it found no room in; then nothing was done, except for "table". */
+  #apply(desired: DesiredService, draft: Draft): Shortage | undefined {
+    const entry = this.#services.get(desired.key);
+    const wanted = new Map([...desired.cluster, ...desired.local].map((backend) => [endpointOf(backend), backend]));
+    const newBackends = [...wanted.keys()].filter((endpoint) => entry?.backends.has(endpoint) !== true).length;
+    const newFrontends = desired.frontends.filter(({ address, port }) => !this.#frontends.has(frontendKey(address, port, desired.protocol))).length;
+    if (entry === undefined && this.#services.size + draft.serviceDeletes.length >= this.#capacity.services) return 'services';
+    if (newFrontends > this.#capacity.frontends - this.#frontends.size) return 'frontends';
+    if (newBackends > this.#backendIds.free) return 'backends';
+    const cluster = this.#place(desired, 'cluster', entry);
+    if (cluster === undefined) return 'ring';
+    const local = this.#place(desired, 'local', entry);
+    if (local === undefined) {
+      if (cluster.ids !== undefined) this.#giveBack(cluster.region);
+      return 'ring';
+    }
+    this.#write(desired, wanted, { cluster, local }, entry, draft);
+    return [cluster, local].some(({ region }) => region.table !== tableOf(desired, region.count)) ? 'table' : undefined;
+  }
+
+  /** Finds room for a set, without a table if need be. Undefined: there is none. */
+  #place(desired: DesiredService, set: SetName, entry: Entry | undefined): Placement | undefined {
+    const ids = desired[set].map(endpointOf);
+    const count = ids.length;
+    const table = tableOf(desired, count);
+    const held = entry?.service[set];
+    const isSame = held !== undefined && held.count === count && ids.every((endpoint, i) => entry?.backends.get(endpoint)?.id === entry?.members[set][i]);
+    if (isSame && held.table === table) return { region: held, ids: undefined };
+    if (count === 0) return { region: NOWHERE, ids };
+    const base = this.#ring.take(count + table);
+    if (base !== undefined) return { region: { base, count, table }, ids };
+    if (isSame) return { region: held, ids: undefined };
+    const bare = table === 0 ? undefined : this.#ring.take(count);
+    return bare === undefined ? undefined : { region: { base: bare, count, table: 0 }, ids };
+  }
+
+  #write(desired: DesiredService, wanted: ReadonlyMap<string, Backend>, sets: Record<SetName, Placement>, known: Entry | undefined, draft: Draft): void {
+    const entry = known ?? this.#addService(desired);
+    for (const [endpoint, backend] of wanted) this.#writeBackend(entry, endpoint, backend, draft);
+    for (const set of SETS) this.#writeSet(entry, set, sets[set], draft);
+
+    const service: HeldService = { ...recordOf(desired), id: entry.service.id, cluster: sets.cluster.region, local: sets.local.region };
+    if (known === undefined || !isSameService(service, entry.service)) draft.servicePuts.push(service);
+    entry.service = service;
+
+    for (const { address, port, kind, hostOnly } of desired.frontends) {
+      this.#writeFrontend(entry, { address, port, protocol: desired.protocol, kind, hostOnly, service: service.id }, draft);
+    }
+    for (const [endpoint, backend] of entry.backends) if (!wanted.has(endpoint)) this.#retireBackend(entry, endpoint, backend, draft);
+  }
+
+  #addService(desired: DesiredService): Entry {
+    const service = { ...recordOf(desired), id: this.#serviceIds.take(), cluster: NOWHERE, local: NOWHERE };
+    const entry: Entry = { service, frontends: new Set(), backends: new Map(), members: { cluster: new Uint32Array(), local: new Uint32Array() } };
+    this.#services.set(desired.key, entry);
+    return entry;
+  }
+
+  #writeBackend(entry: Entry, endpoint: string, { address, port, local, terminating }: Backend, draft: Draft): void {
+    const held = entry.backends.get(endpoint);
+    if (held?.serving === true && held.local === local && held.terminating === terminating) return;
+    const backend: HeldBackend = { id: held?.id ?? this.#backendIds.take(), service: entry.service.id, address, port, serving: true, local, terminating };
+    entry.backends.set(endpoint, backend);
+    this.#retiring.delete(backend.id);
+    if (held === undefined) draft.backendPuts.push(backend);
+    else draft.memberFlags.push(backend);
+  }
+
+  #writeSet(entry: Entry, set: SetName, { region, ids }: Placement, draft: Draft): void {
+    if (ids === undefined) return;
+    const members = Uint32Array.from(ids, (endpoint) => entry.backends.get(endpoint)?.id ?? 0);
+    retireRegion(entry.service[set], draft);
+    entry.members[set] = members;
+    if (members.length === 0) return;
+    const slots = new Uint32Array(members.length + region.table);
+    slots.set(members);
+    slots.set(buildTable(ids, region.table).map((i) => members[i] ?? 0), members.length);
+    draft.ringWrites.push({ base: region.base, slots });
+  }
+
+  #writeFrontend(entry: Entry, frontend: HeldFrontend, draft: Draft): void {
+    const key = frontendKey(frontend.address, frontend.port, frontend.protocol);
+    const held = this.#frontends.get(key);
+    const isSame = held?.owner === entry && held.frontend.kind === frontend.kind && held.frontend.hostOnly === frontend.hostOnly;
+    if (isSame) return;
+    held?.owner?.frontends.delete(key);
+    entry.frontends.add(key);
+    this.#frontends.set(key, { frontend, owner: entry });
+    draft.frontendDeletes.delete(key);
+    draft.frontendPuts.set(key, frontend);
+  }
+
+  /** Marks a slot as not serving; it stays until it is reclaimed. */
+  #retireBackend(entry: Entry, endpoint: string, backend: HeldBackend, draft: Draft): void {
+    if (this.#retiring.has(backend.id)) return;
+    const marked: HeldBackend = { ...backend, serving: false };
+    entry.backends.set(endpoint, marked);
+    this.#retiring.set(backend.id, { retired: draft.retired, entry, endpoint });
+    draft.retired.backends.push(backend.id);
+    if (backend.serving) draft.leaverFlags.push(marked);
+  }
+
+  /** Slots of no service, and those marked already, are under grace from the first plan on. */
+  #adoptBackend(backend: HeldBackend, entry: Entry | undefined): void {
+    const endpoint = endpointOf(backend);
+    const isTwin = entry?.backends.has(endpoint) === true;
+    if (!isTwin) entry?.backends.set(endpoint, backend);
+    if (entry !== undefined && backend.serving && !isTwin) return;
+    const retired = this.#leftovers?.retired;
+    if (retired === undefined) return;
+    this.#retiring.set(backend.id, { retired, entry: isTwin ? undefined : entry, endpoint });
+    retired.backends.push(backend.id);
+    if (entry === undefined) retired.services.push(backend.service);
+  }
+
+  #giveBack(region: SetRegion): void {
+    if (region.count > 0) this.#ring.giveBack(regionOf(region));
+  }
+}
+
+function retireRegion(region: SetRegion, draft: Draft): void {
+  if (region.count > 0) draft.retired.regions.push(regionOf(region));
+}

@@ -1,0 +1,57 @@
+/** Small things said of records: their names, their extents, whether they are equal. */
+import { formatEndpoint } from '../model/address.ts';
+import type { Backend, DesiredService } from '../model/desired.ts';
+import type { HeldBackend, HeldService, SetRegion } from './held.ts';
+import { tableSize } from './maglev.ts';
+import type { Region } from './ring.ts';
+
+export type SetName = 'cluster' | 'local';
+export const SETS: readonly SetName[] = ['cluster', 'local'];
+
+/** Names a frontend among all. */
+export function frontendKey(address: string, port: number, protocol: string): string {
+  return `${address} ${port} ${protocol}`;
+}
+
+/** Names a backend within its service, and for Maglev. */
+export function endpointOf({ address, port }: Backend | HeldBackend): string {
+  return formatEndpoint(address, port);
+}
+
+/** The stretch of the ring that a set covers, table included. */
+export function regionOf({ base, count, table }: SetRegion): Region {
+  return { base, length: count + table };
+}
+
+/** Slots of the Maglev table that a set of so many members should have. */
+export function tableOf(desired: DesiredService, members: number): number {
+  return desired.algorithm === 'maglev' ? tableSize(members) : 0;
+}
+
+/** The part of a desired service that needs no room. */
+export function onlyHeld(desired: DesiredService, frontends: ReadonlySet<string>, backends: ReadonlyMap<string, HeldBackend>): DesiredService {
+  const isHeld = (backend: Backend): boolean => backends.has(endpointOf(backend));
+  return {
+    ...desired,
+    frontends: desired.frontends.filter(({ address, port }) => frontends.has(frontendKey(address, port, desired.protocol))),
+    cluster: desired.cluster.filter(isHeld),
+    local: desired.local.filter(isHeld),
+  };
+}
+
+/** What the service record takes over as it is. */
+export function recordOf({ key, namespace, name, portName, protocol, family, algorithm, affinitySeconds, internalLocal, externalLocal, hasAny }: DesiredService): Omit<HeldService, 'id' | SetName> {
+  return { key, namespace, name, portName, protocol, family, algorithm, affinitySeconds, internalLocal, externalLocal, hasAny };
+}
+
+/** Whether two records of one key are equal; names, protocol and family are the key's. */
+export function isSameService(a: HeldService, b: HeldService): boolean {
+  return (
+    a.algorithm === b.algorithm &&
+    a.affinitySeconds === b.affinitySeconds &&
+    a.internalLocal === b.internalLocal &&
+    a.externalLocal === b.externalLocal &&
+    a.hasAny === b.hasAny &&
+    SETS.every((set) => a[set].base === b[set].base && a[set].count === b[set].count && a[set].table === b[set].table)
+  );
+}

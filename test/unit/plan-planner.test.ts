@@ -1,0 +1,167 @@
+import { describe, expect, test } from 'vitest';
+import type { DesiredService } from '../../agent/model/desired.ts';
+import { formatProblem } from '../../agent/model/problem.ts';
+import type { Capacity, Write } from '../../agent/plan/held.ts';
+import type { Plan } from '../../agent/plan/planner.ts';
+import { Planner } from '../../agent/plan/planner.ts';
+import { backend, frontend, Maps, service } from './plan-maps.ts';
+
+const CAPACITY: Capacity = { services: 100, frontends: 100, backends: 100, ringSlots: 10_000 };
+
+function start(capacity: Partial<Capacity> = {}): { maps: Maps; planner: Planner; run: (plan: Plan) => string[]; want: (...desired: DesiredService[]) => Plan } {
+  const maps = new Maps({ ...CAPACITY, ...capacity });
+  const planner = new Planner(maps.snapshot());
+  planner.planAll([]);
+  const run = (plan: Plan): string[] => {
+    for (const write of plan.writes) maps.execute(write);
+    return plan.writes.map(({ op }) => op);
+  };
+  const want = (...desired: DesiredService[]): Plan => planner.plan(desired.map((one) => ({ key: one.key, desired: one })));
+  return { maps, planner, run, want };
+}
+
+const web = service('web', { frontends: [frontend('10.96.0.1')], cluster: [backend('10.1.0.1'), backend('10.1.0.2')] });
+const lines = (plan: Plan): (string | undefined)[] => [...plan.problems.values()].map((problem) => problem && formatProblem(problem));
+
+describe('a plan', () => {
+  test('builds a service from the inside out', () => {
+    const { run, want } = start();
+    expect(run(want(web))).toEqual(['backend.put', 'backend.put', 'ring.write', 'service.put', 'frontend.put']);
+  });
+
+  test('has nothing to do for what stands', () => {
+    const { run, want } = start();
+    run(want(web));
+    expect(want(web)).toEqual({ writes: [], retired: undefined, problems: new Map() });
+  });
+
+  test('replaces a set aside, and clears the slot that left only when reclaimed', () => {
+    const { maps, planner, run, want } = start();
+    run(want(web));
+    const [held] = maps.services.values();
+    const plan = want({ ...web, cluster: [web.cluster[0]!] });
+    expect(run(plan)).toEqual(['ring.write', 'service.put', 'backend.flags']);
+    expect([...maps.services.values()][0]!.cluster.base).not.toBe(held!.cluster.base);
+    expect([...maps.backends.values()].map(({ address, serving }) => ({ address, serving }))).toEqual([
+      { address: '10.1.0.1', serving: true },
+      { address: '10.1.0.2', serving: false },
+    ]);
+    expect(run(planner.reclaim(plan.retired!))).toEqual(['backend.clear']);
+    expect(maps.backends.size).toBe(1);
+  });
+
+  test('gives a backend that comes back within its grace its slot again', () => {
+    const { maps, planner, run, want } = start();
+    run(want(web));
+    const ids = [...maps.backends.keys()];
+    const left = want({ ...web, cluster: [web.cluster[0]!] });
+    run(left);
+    expect(run(want(web))).toEqual(['backend.flags', 'ring.write', 'service.put']);
+    run(planner.reclaim(left.retired!));
+    expect([...maps.backends.keys()]).toEqual(ids);
+  });
+
+  test('moves a frontend from one service to another in one write', () => {
+    const { run, want } = start();
+    run(want(web));
+    const writes = want(service('next', { frontends: web.frontends, cluster: [backend('10.1.0.9')] }), { ...web, frontends: [] }).writes;
+    expect(writes.filter(({ op }) => op.startsWith('frontend'))).toEqual([expect.objectContaining({ op: 'frontend.put' })]);
+    run({ writes, retired: undefined, problems: new Map() });
+  });
+
+  test('changes flags without touching the set', () => {
+    const { run, want } = start();
+    run(want(web));
+    expect(run(want({ ...web, cluster: web.cluster.map((one) => ({ ...one, terminating: true })) }))).toEqual(['backend.flags', 'backend.flags']);
+  });
+
+  test('deletes from the outside in', () => {
+    const { planner, run, want } = start();
+    run(want(web));
+    expect(run(planner.plan([{ key: web.key, desired: undefined }]))).toEqual(['frontend.delete', 'service.delete', 'backend.flags', 'backend.flags']);
+  });
+
+  test('has a Maglev table behind the members only where it was asked for and there is a choice', () => {
+    const { maps, run, want } = start();
+    run(want({ ...web, algorithm: 'maglev', local: [web.cluster[0]!] }, service('plain', { cluster: web.cluster })));
+    const [maglev, plain] = maps.services.values();
+    expect(maglev).toMatchObject({ cluster: { count: 2, table: 251 }, local: { count: 1, table: 0 } });
+    expect(plain).toMatchObject({ cluster: { count: 2, table: 0 } });
+  });
+
+  test('makes the same table whatever ids the backends have', () => {
+    const tableOf = (maps: Maps): (string | undefined)[] => {
+      const { base, count, table } = [...maps.services.values()].find(({ name }) => name === 'web')!.cluster;
+      return [...maps.ring.subarray(base + count, base + count + table)].map((id) => maps.backends.get(id)?.address);
+    };
+    const one = start();
+    one.run(one.want({ ...web, algorithm: 'maglev' }));
+    const other = start();
+    other.run(other.want(service('first', { cluster: [backend('10.1.0.7'), backend('10.1.0.8')] }), { ...web, algorithm: 'maglev', cluster: [web.cluster[1]!] }));
+    other.run(other.want({ ...web, algorithm: 'maglev' }));
+    expect([...other.maps.backends.keys()]).not.toEqual([...one.maps.backends.keys()]);
+    expect(tableOf(other.maps)).toEqual(tableOf(one.maps));
+    expect(new Set(tableOf(one.maps))).toEqual(new Set(['10.1.0.1', '10.1.0.2']));
+  });
+
+  test('keeps the ids of what an earlier agent wrote, and deletes the rest of it', () => {
+    const { maps, run, want } = start();
+    run(want(web, service('old', { frontends: [frontend('10.96.0.2')], cluster: [backend('10.1.0.3')] })));
+    const restarted = new Planner(maps.snapshot());
+    const plan = restarted.planAll([web]);
+    expect(plan.writes.map(({ op }) => op)).toEqual(['frontend.delete', 'service.delete', 'backend.flags']);
+    expect(plan.retired).toMatchObject({ backends: [3], services: [2] });
+  });
+});
+
+describe('a map that is full', () => {
+  const other = service('other', { frontends: [frontend('10.96.0.2')], cluster: [backend('10.1.0.3')] });
+  const third = service('third', { frontends: [frontend('10.96.0.3')], cluster: [backend('10.1.0.4')] });
+
+  test.each<[Partial<Capacity>, string]>([
+    [{ services: 1 }, 'does not fit into the map services, which has 1 entries: a larger --max-services would be right'],
+    [{ frontends: 1 }, 'does not fit into the map frontends, which has 1 entries: a larger --max-frontends would be right'],
+    [{ backends: 3 }, 'does not fit into the map backends, which has 3 entries: a larger --max-backends would be right'],
+    [{ ringSlots: 2 }, 'does not fit into the map ring, which has 2 slots: a larger --ring-slots would be right'],
+  ])('%o refuses what does not fit by name, once, and serves it when there is room', (capacity, message) => {
+    const { maps, planner, run, want } = start(capacity);
+    run(want(web));
+    const refused = want(other);
+    run(refused);
+    expect(lines(refused)).toEqual([`Service default/other: spec.ports "http/TCP/IPv4" ${message}`]);
+    expect(maps.asDesired()).toEqual([web]);
+    expect(lines(want(other))).toEqual([]);
+
+    const gone = planner.plan([{ key: web.key, desired: undefined }]);
+    run(gone);
+    const room = planner.reclaim(gone.retired!);
+    run(room);
+    expect(maps.asDesired()).toEqual([other]);
+    expect([...gone.problems, ...room.problems]).toEqual([[other.key, undefined]]);
+  });
+
+  test('does not keep the rest from being served', () => {
+    const { maps, run, want } = start({ backends: 4 });
+    const large = service('large', { cluster: [1, 2, 3, 4, 5].map((i) => backend(`10.1.1.${i}`)) });
+    run(want(large, other, third));
+    expect(maps.asDesired()).toEqual([other, third]);
+  });
+
+  test('keeps a service that has grown beyond it with what is left of its backends', () => {
+    const { maps, run, want } = start({ backends: 4 });
+    run(want(web));
+    const grown = want({ ...web, cluster: [2, 3, 4, 5].map((i) => backend(`10.1.0.${i}`)) });
+    run(grown);
+    expect(lines(grown)[0]).toContain('has grown beyond the map backends');
+    expect(maps.asDesired()[0]!.cluster).toEqual([backend('10.1.0.2')]);
+  });
+
+  test('is served at random where only its Maglev table has no room', () => {
+    const { maps, run, want } = start({ ringSlots: 100 });
+    const plan = want({ ...web, algorithm: 'maglev' });
+    run(plan);
+    expect(lines(plan)[0]).toContain('has no room for its Maglev table in the map ring');
+    expect(maps.services.get(1)!.cluster).toMatchObject({ count: 2, table: 0 });
+    expect(want({ ...web, algorithm: 'maglev' }).writes).toEqual<Write[]>([]);
+  });
+});
