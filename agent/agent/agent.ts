@@ -16,7 +16,7 @@ import type { Source } from '../source/source.ts';
 import { Controller } from './controller.ts';
 import type { Health } from './health.ts';
 import { healthz } from './health.ts';
-import { agentMetrics } from './metrics.ts';
+import { agentMetrics, watchMetrics } from './metrics.ts';
 import { nodeAddresses, nodePortAddresses } from './node.ts';
 import { Problems } from './problems.ts';
 
@@ -39,10 +39,11 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const cgroup = options.cgroup === '' ? findCgroup() : options.cgroup;
   const obstacles = preflight({ bpffs: options.bpffs, cgroup: cgroup ?? '' });
   if (obstacles.length > 0) throw new Error(obstacles.join('; '));
-  const source = await createSource(options, log);
+  const metrics = new Metrics();
+  const source = await createSource(options, log, metrics);
   const dataplane = Dataplane.open({ ...sizes(options), bpffs: options.bpffs, cgroup: cgroup ?? '', xdpMode: options.xdpMode, snatPorts: options.snatPorts }, log);
   try {
-    await new Agent(options, log, source, dataplane).run(stop);
+    await new Agent(options, log, metrics, source, dataplane).run(stop);
   } finally {
     dataplane.close();
   }
@@ -56,16 +57,17 @@ class Agent {
   readonly #dataplane: Dataplane;
   readonly #model: Model;
   readonly #controller: Controller;
-  readonly #metrics = new Metrics();
+  readonly #metrics: Metrics;
   readonly #health: Health = { synced: 0, failingSince: 0 };
   #node: Node | undefined;
   #addresses: readonly Address[] = [];
   /** What the log said last of the devices. */
   #devices = '';
 
-  constructor(options: AgentOptions, log: Log, source: Source, dataplane: Dataplane) {
+  constructor(options: AgentOptions, log: Log, metrics: Metrics, source: Source, dataplane: Dataplane) {
     this.#options = options;
     this.#log = log;
+    this.#metrics = metrics;
     this.#source = source;
     this.#dataplane = dataplane;
     this.#model = new Model(this.#facts([]));
@@ -95,7 +97,11 @@ class Agent {
   async run(stop: AbortController): Promise<void> {
     const { nodeName, healthzBindAddress, metricsBindAddress } = this.#options;
     this.#log.info('starting', { version: version().version, node: nodeName, source: this.#source.name, bpffs: this.#options.bpffs });
-    this.#dataplane.describe({ nodeName, version: version().version, source: this.#source.name, started: Date.now() });
+    const started = Date.now();
+    const describe = () => this.#dataplane.describe({ nodeName, version: version().version, source: this.#source.name, started });
+    describe();
+    // A cluster's address is known only when its kubeconfig has been read.
+    void this.#controller.listed.then(describe);
     const health = () => healthz(this.#health, Date.now());
     const page = () => ({ status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: this.#metrics.render() }) as const;
     try {
@@ -156,11 +162,13 @@ function sizes(options: AgentOptions) {
   return { capacity: { services: maxServices, frontends: maxFrontends, backends: maxBackends, ringSlots }, maxFlows, maxAffinity };
 }
 
-async function createSource(options: AgentOptions, log: Log): Promise<Source> {
+/** Each source is imported when it is the one: neither pays for the other. */
+async function createSource(options: AgentOptions, log: Log, metrics: Metrics): Promise<Source> {
   if (options.source === 'manifests') {
     const { ManifestsSource } = await import('../source/manifests/manifests.ts');
-    return new ManifestsSource(options.manifests, { log });
+    return new ManifestsSource(options.manifests, { note: (message) => log.debug(message) });
   }
   const { KubernetesSource } = await import('../source/kubernetes/kubernetes.ts');
-  return KubernetesSource.create({ kubeconfig: options.kubeconfig, nodeName: options.nodeName, log });
+  const kubeconfig = options.kubeconfig === '' ? {} : { kubeconfig: options.kubeconfig };
+  return new KubernetesSource({ ...kubeconfig, nodeName: options.nodeName, log, observer: watchMetrics(metrics) });
 }

@@ -2,6 +2,7 @@
 import type { Dataplane } from '../dataplane/dataplane.ts';
 import type { Model } from '../model/model.ts';
 import type { Counter, Histogram, Metrics } from '../observe/metrics.ts';
+import type { SourceObserver } from '../source/kubernetes/kubernetes.ts';
 
 const SYNC_BOUNDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
@@ -20,6 +21,24 @@ export function agentMetrics(metrics: Metrics, model: Model, dataplane: Dataplan
   return {
     syncs: metrics.histogram('maglane_sync_duration_seconds', 'Time from planning to all maps written.', SYNC_BOUNDS),
     failures: metrics.counter('maglane_sync_failures_total', 'Writes of the maps that failed and were planned anew.'),
+  };
+}
+
+/** Registers what the watches of the API server do, and returns what they report to. */
+export function watchMetrics(metrics: Metrics): SourceObserver {
+  const connected = new Map<string, number>();
+  metrics.gauge('maglane_watch_connected', 'Whether the watch of each kind stands.', () => [...connected].map(([kind, up]) => [{ kind }, up]));
+  const breaks = metrics.counter('maglane_watch_breaks_total', 'Watches that broke or could not be had, by kind and reason.');
+  const lists = metrics.counter('maglane_watch_relists_total', 'Fresh listings after the first, by kind.');
+  const events = metrics.counter('maglane_watch_events_total', 'Watch events, bookmarks included, by kind.');
+  return {
+    connected: (kind) => void connected.set(kind, 1),
+    disconnected: (kind, reason) => {
+      connected.set(kind, 0);
+      breaks.add({ kind, reason });
+    },
+    relisted: (kind) => lists.add({ kind }),
+    event: (kind) => events.add({ kind }),
   };
 }
 
