@@ -30,7 +30,7 @@ static const struct {
 	{ "link_xdp", EBUSY, "another XDP program holds the device" },
 	{ "link_xdp", EEXIST, "another XDP program holds the device" },
 	{ "link_xdp", EOPNOTSUPP, "the device's driver has no native XDP" },
-	{ "link_tcx", EINVAL, "refused: kernels before 6.6 have no tcx" },
+	{ "link_tcx", EINVAL, "refused; kernels before 6.6 have no tcx" },
 	{ "", KERNEL_ENOTSUPP, "not supported by this kernel" },
 };
 

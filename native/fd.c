@@ -110,7 +110,7 @@ static napi_value fd_pin(napi_env env, napi_callback_info info)
 {
 	struct call c = call_begin(env, info, "pin");
 	char path[PATH_ROOM];
-	int fd = arg_fd(&c, 0);
+	int fd = owned_fd(&c);
 
 	arg_text(&c, 1, "path", path, sizeof(path));
 	if (!c.failed && bpf_obj_pin(fd, path) != 0)

@@ -7,7 +7,7 @@
  * length or type throws a TypeError or RangeError and never reaches the kernel.
  */
 
-/** Thrown for every failed operation: `map_update frontends: E2BIG (map is full)`. */
+/** Thrown for every failed operation: `map_update frontends: E2BIG (no room: the map is full)`. */
 export interface BpfError extends Error {
   /** "map_update", "object_load", "link_xdp", ... */
   readonly operation: string;
@@ -116,12 +116,13 @@ export interface Native {
   mapDeleteBatch(fd: number, keys: Uint8Array, count: number): number;
   /** All entries, in batches of `chunk` (default 4096), falling back to next-key where the map has no batches. */
   mapEntries(fd: number, chunk?: number): { keys: Uint8Array; values: Uint8Array; count: number };
-  /** An ARRAY with BPF_F_MMAPABLE as memory, rounded up to pages. The mapping lives as long as the buffer. */
+  /** An ARRAY with BPF_F_MMAPABLE as memory: each value at a multiple of 8 bytes, the whole rounded up to pages. The mapping lives as long as the buffer. */
   mapMmap(fd: number): ArrayBuffer;
 
   pin(fd: number, path: string): void;
   /** Opens a pin; undefined when nothing is there. */
   openPin(path: string): number | undefined;
+  /** Maps, programs, links and locks only: a TypeError for any other descriptor of the process. */
   close(fd: number): void;
   dup(fd: number): number;
 
@@ -140,7 +141,10 @@ export interface Native {
   /** True when something was removed. The clsact qdisc itself stays. */
   clsactDetach(ifindex: number, direction: 'ingress' | 'egress', handle: number, priority: number): boolean;
 
-  /** BPF_PROG_TEST_RUN. */
+  /**
+   * BPF_PROG_TEST_RUN. `room` is for the packet as it comes back, by default 256 bytes more than `data`;
+   * a longer one is ENOSPC. XDP with `repeat` above 1 waits some 15 ms for the kernel to prepare.
+   */
   testRun(programFd: number, options: { data: Uint8Array; repeat?: number; ctx?: Uint8Array; flags?: number; room?: number }): TestRun;
   /** Calls back for each record on the event loop; the returned function stops it. Does not keep the process alive. */
   ringBuffer(mapFd: number, onRecord: (record: Uint8Array) => void): () => void;

@@ -74,9 +74,10 @@ struct failure {
 void fail(struct call *c, int error, const char *subject);
 void fail_because(struct call *c, int error, const char *subject, const char *detail);
 void fail_with(struct call *c, struct failure failure);
-/* From here on this thread's log is empty. */
-void log_clear(void);
+/* libbpf's messages go to a log of each thread's own, not to stderr. */
 void log_start(void);
+/* Before an operation whose failure carries the log. */
+void log_clear(void);
 
 /* fd.c */
 enum fd_kind { FD_OTHER, FD_CLOSED, FD_MAP, FD_PROGRAM, FD_LINK };
@@ -93,13 +94,27 @@ bool map_info(struct call *c, int fd, struct bpf_map_info *info);
 uint64_t map_value_bytes(const struct bpf_map_info *info);
 napi_value give_map_info(napi_env env, const struct bpf_map_info *info);
 
+/* object.c: shared by the methods of an object */
+struct object {
+	struct bpf_object *bpf; /* NULL once closed */
+	bool loaded;
+};
+/* Begins a method: NULL, with an exception, when `this` is no open object. */
+struct object *object_begin(struct call *c);
+/* The map, or program, that the first argument names; NULL after throwing. */
+struct bpf_map *arg_map(struct call *c, struct object *object, char name[NAME_ROOM]);
+struct bpf_program *arg_program(struct call *c, struct object *object, char name[NAME_ROOM]);
+/* Throws once the object is loaded: libbpf silently lets changes pass that can no longer have an effect. */
+void check_unloaded(struct call *c, struct object *object, const char *subject);
+
 /* net.c: "eth0", or "ifindex 7" when there is no such device */
 const char *device_name(uint32_t ifindex, char text[32]);
 
 /* Each file's functions, for module.c to export. */
 extern const struct function fd_functions[], map_functions[], batch_functions[], link_functions[], tc_functions[],
-	program_functions[], object_functions[], ring_functions[], net_functions[];
+	program_functions[], object_functions[], change_methods[], ring_functions[], net_functions[];
 extern const size_t fd_function_count, map_function_count, batch_function_count, link_function_count,
-	tc_function_count, program_function_count, object_function_count, ring_function_count, net_function_count;
+	tc_function_count, program_function_count, object_function_count, change_method_count,
+	ring_function_count, net_function_count;
 
 #endif

@@ -4,6 +4,7 @@
  * until there are records and wakes the event loop; the records are read there, and the
  * thread waits until they have been. No record crosses a thread.
  */
+#define _GNU_SOURCE
 #include "maglane.h"
 
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #define RECORDS_PER_TURN 1024 /* then timers and sockets get their turn */
+#define PAUSE_MS 1
 
 struct ring {
 	napi_env env;
@@ -25,7 +27,7 @@ struct ring {
 	sem_t done; /* posted when the event loop has read what there was */
 	int stop_fd;
 	bool running, reading;
-	int turn;
+	int turn; /* records read in this one */
 	int holders; /* the way to the event loop, and the function that stops: whoever goes last frees */
 };
 
@@ -46,6 +48,7 @@ static void *ring_thread(void *data)
 		{ .fd = ring_buffer__epoll_fd(ring->records), .events = POLLIN },
 	};
 
+	pthread_setname_np(pthread_self(), "maglane:ring");
 	for (;;) {
 		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
 			continue; /* EINTR; memory pressure */
@@ -55,6 +58,9 @@ static void *ring_thread(void *data)
 			return NULL;
 		while (sem_wait(&ring->done) != 0)
 			;
+		/* Called again at once, the event loop would go on with this and nothing else. */
+		if (ring->turn >= RECORDS_PER_TURN)
+			poll(fds, 1, PAUSE_MS);
 	}
 }
 

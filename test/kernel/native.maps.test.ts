@@ -170,7 +170,7 @@ describe('a mapped array', () => {
     expect(buffer.byteLength).toBe(3 * 4096);
     const words = new Uint32Array(buffer);
     native.mapUpdate(fd('memory'), u32(599), u32(11, 12, 13));
-    expect([...words.slice(599 * 4, 599 * 4 + 3)]).toEqual([11, 12, 13]);
+    expect(Array.from(words.slice(599 * 4, 599 * 4 + 3))).toEqual([11, 12, 13]);
     words.set([21, 22, 23], 4);
     expect(read(1)).toEqual([21, 22, 23]);
     const again = new Uint32Array(native.mapMmap(fd('memory')));

@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -168,6 +170,25 @@ describe('a test run', () => {
     expect(native.testRun(grow, { data: packet() }).data.length).toBe(96);
     expect(native.testRun(grow, { data: packet(), room: 96 }).data.length).toBe(96);
     expect(thrownBy(() => native.testRun(grow, { data: packet(), room: 80 }))).toMatchObject({ operation: 'test_run', code: 'ENOSPC', subject: 'xdp_grow' });
+  });
+
+  test('runs to its end however many signals come', async () => {
+    const object = open();
+    object.load();
+    let signals = 0;
+    const count = () => signals++;
+    process.on('SIGUSR2', count);
+    const sender = spawn('sh', ['-c', `for i in 1 2 3 4 5 6 7 8 9 10; do kill -USR2 ${process.pid}; sleep 0.02; done`]);
+    onTestFinished(() => {
+      process.off('SIGUSR2', count);
+    });
+    // Half a second and more: most of the signals arrive meanwhile.
+    native.testRun(object.programFd('xdp_mark'), { data: packet(), repeat: 30_000_000 });
+    await once(sender, 'exit');
+    const value = new Uint8Array(12);
+    native.mapLookup(object.mapFd('memory'), u32(0), value);
+    expect(asU32(value)[0]).toBe(30_000_000);
+    await expect.poll(() => signals).toBeGreaterThan(0);
   });
 
   test('takes a context', () => {
