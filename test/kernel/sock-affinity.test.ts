@@ -33,7 +33,10 @@ function remembered(): Affinity {
 }
 
 beforeAll(async () => {
-  const node = lab.namespace('node', BACKENDS.map((address) => `${address}/32`));
+  const node = lab.namespace(
+    'node',
+    BACKENDS.map((address) => `${address}/32`),
+  );
   client = lab.spawn(node, true);
   lab.start(0n);
   const server = lab.spawn(node, false);
@@ -56,7 +59,7 @@ describe('affinity', () => {
 
   it('holds for connected and unconnected UDP too', async () => {
     lab.frontend({ address: VIP, port: 80, proto: UDP, service: 1 });
-    const expected = { answer: BACKENDS[await dial() - 1], peer: `${VIP}:80` };
+    const expected = { answer: BACKENDS[(await dial()) - 1], peer: `${VIP}:80` };
     for (let id = 1; id <= 10; id++) {
       await client.ask({ op: 'udp.open', id, family: 4, ...(id % 2 ? { connect: { address: VIP, port: 80 } } : {}) });
       const to = id % 2 ? {} : { to: { address: VIP, port: 80 } };
@@ -105,8 +108,10 @@ describe('affinity', () => {
     const here = first === 1 ? 2 : 1;
     backend(here, SERVING | LOCAL);
     lab.service(1, {
-      affinity: 100, flags: SERVICE_FLAG.internalLocal | SERVICE_FLAG.hasAny,
-      cluster: { base: 0, members: [1, 2, 3] }, local: { base: 8, members: [here] },
+      affinity: 100,
+      flags: SERVICE_FLAG.internalLocal | SERVICE_FLAG.hasAny,
+      cluster: { base: 0, members: [1, 2, 3] },
+      local: { base: 8, members: [here] },
     });
     expect(await dials(3)).toEqual(new Set([here]));
   });

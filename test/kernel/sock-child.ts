@@ -77,10 +77,11 @@ function udpSend(socket: dgram.Socket, to?: Dial): Promise<Outcome> {
       socket.off('message', onMessage).off('error', onError);
       resolve(outcome);
     };
-    const onMessage = (data: Buffer, from: dgram.RemoteInfo): void =>
-      end({ answer: data.toString(), peer: `${from.address}:${from.port}` });
+    const onMessage = (data: Buffer, from: dgram.RemoteInfo): void => end({ answer: data.toString(), peer: `${from.address}:${from.port}` });
     const onError = (error: Error): void => end(failed(error));
-    const onSent = (error: Error | null): void => { if (error) end(failed(error)); };
+    const onSent = (error: Error | null): void => {
+      if (error) end(failed(error));
+    };
     const timer = setTimeout(() => end({ error: 'no answer' }), 3_000);
     socket.on('message', onMessage).on('error', onError);
     if (to) socket.send('?', to.port, to.address, onSent);

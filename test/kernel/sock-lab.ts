@@ -13,15 +13,14 @@ import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { endianness } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import ipaddr from 'ipaddr.js';
+import { CONFIG_OFFSET } from '../../agent/dataplane/generated/abi.ts';
 import native from '../../native/index.js';
 import type { BpfObject, CgroupAttach } from '../../native/index.d.ts';
 import type { Dial, Outcome, Request } from './sock-child.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const CHILD = fileURLToPath(new URL('./sock-child.ts', import.meta.url));
-const HOOKS: readonly CgroupAttach[] = [
-  'connect4', 'connect6', 'sendmsg4', 'sendmsg6', 'recvmsg4', 'recvmsg6', 'getpeername4', 'getpeername6',
-];
+const HOOKS: readonly CgroupAttach[] = ['connect4', 'connect6', 'sendmsg4', 'sendmsg6', 'recvmsg4', 'recvmsg6', 'getpeername4', 'getpeername6'];
 
 export const TCP = 6;
 export const UDP = 17;
@@ -140,7 +139,7 @@ export class SockLab {
     for (const program of object.programs()) object.setAutoload(program, HOOKS.includes(hookOf(program)));
     object.setMaxEntries('flows', 1024);
     const config = object.rodata();
-    new DataView(config.buffer, config.byteOffset).setBigUint64(0, hostNetns, true);
+    new DataView(config.buffer, config.byteOffset).setBigUint64(CONFIG_OFFSET, hostNetns, true);
     object.setRodata(config);
     object.load();
     for (const hook of HOOKS) this.#links.push(native.linkCgroup(object.programFd(`mg_${hook}`), this.#cgroup, hook));
@@ -160,11 +159,9 @@ export class SockLab {
   spawn(namespace: string, balanced: boolean): Process {
     mkdirSync(this.#cgroup, { recursive: true });
     const join = balanced ? 'echo $$ > "$0/cgroup.procs" && ' : '';
-    const child = spawn(
-      '/bin/sh',
-      ['-c', `${join}exec nsenter --net="/run/netns/$1" "$2" "$3"`, this.#cgroup, namespace, process.execPath, CHILD],
-      { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] },
-    );
+    const child = spawn('/bin/sh', ['-c', `${join}exec nsenter --net="/run/netns/$1" "$2" "$3"`, this.#cgroup, namespace, process.execPath, CHILD], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
     const handle = new Process(child);
     this.#processes.push(handle);
     return handle;
@@ -175,9 +172,7 @@ export class SockLab {
   }
 
   frontend(spec: FrontendSpec): void {
-    native.mapUpdate(this.#fd('frontends'), frontendKey(spec), Uint8Array.of(
-      ...u32(spec.service), spec.kind ?? KIND.clusterIP, spec.hostOnly ? 1 : 0, 0, 0,
-    ));
+    native.mapUpdate(this.#fd('frontends'), frontendKey(spec), Uint8Array.of(...u32(spec.service), spec.kind ?? KIND.clusterIP, spec.hostOnly ? 1 : 0, 0, 0));
   }
 
   removeFrontend(spec: FrontendSpec): void {
@@ -190,8 +185,7 @@ export class SockLab {
     [spec.cluster, spec.local].forEach((set, index) => {
       const slots = [...(set?.members ?? []), ...(set?.table ?? [])];
       slots.forEach((backend, slot) => this.#ringSlot(set!.base + slot, backend));
-      [set?.base ?? 0, set?.members.length ?? 0, set?.table?.length ?? 0].forEach((field, at) =>
-        view.setUint32(index * 12 + at * 4, field, true));
+      [set?.base ?? 0, set?.members.length ?? 0, set?.table?.length ?? 0].forEach((field, at) => view.setUint32(index * 12 + at * 4, field, true));
     });
     view.setUint32(24, spec.affinity ?? 0, true);
     view.setUint8(28, spec.maglev ? 2 : 1);
@@ -246,9 +240,7 @@ export class SockLab {
   async counted(run: () => Promise<unknown>): Promise<Record<string, number>> {
     const before = Object.keys(REASON).map((name) => [name, this.count(name)] as const);
     await run();
-    return Object.fromEntries(before
-      .map(([name, was]) => [name, this.count(name) - was] as const)
-      .filter(([, change]) => change !== 0));
+    return Object.fromEntries(before.map(([name, was]) => [name, this.count(name) - was] as const).filter(([, change]) => change !== 0));
   }
 
   affinities(): Affinity[] {
@@ -300,7 +292,9 @@ function hookOf(program: string): CgroupAttach {
 
 /** Where this machine has mounted cgroup2. */
 function cgroupMount(): string {
-  const mount = readFileSync('/proc/mounts', 'utf8').split('\n').map((line) => line.split(' '))
+  const mount = readFileSync('/proc/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' '))
     .find(([, , type]) => type === 'cgroup2');
   if (mount === undefined || endianness() !== 'LE') throw new Error('the socket tests need cgroup2 and a little-endian machine');
   return mount[1]!;

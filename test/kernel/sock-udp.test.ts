@@ -35,7 +35,9 @@ describe.each(FAMILIES)('$name', ({ vips, backends, family, mapped }) => {
     lab.service(1, { cluster: { base: 0, members: [1, 2] } });
     for (const address of vips) lab.frontend({ address, port: PORT, proto: UDP, service: 1 });
     await client.ask({ op: 'udp.open', id: ++socket, family });
-    return async () => { await client.ask({ op: 'udp.close', id: socket }); };
+    return async () => {
+      await client.ask({ op: 'udp.close', id: socket });
+    };
   });
 
   const send = (vip: string) => client.ask({ op: 'udp.send', id: socket, to: { address: vip, port: PORT } });
@@ -60,7 +62,7 @@ describe.each(FAMILIES)('$name', ({ vips, backends, family, mapped }) => {
     for (let i = 0; i < 5; i++) expect(await send(first)).toEqual(from(first, other));
   });
 
-  it('leaves a backend whose id has become another service\'s', async () => {
+  it("leaves a backend whose id has become another service's", async () => {
     const gone = (await send(first)).answer!;
     const id = backends.indexOf(gone as never) + 1;
     lab.backend(id, { address: gone, port: TARGET, service: 9, flags: SERVING });

@@ -22,7 +22,10 @@ let server: Process;
 /** Services 1 (TCP) and 2 (UDP), ids 1 to 3 and 4 to 6; in IPv6 100 more. */
 function fill(): void {
   for (const { vip, backends, base } of FAMILIES.slice(0, 2)) {
-    for (const [proto, service] of [[TCP, base + 1], [UDP, base + 2]] as const) {
+    for (const [proto, service] of [
+      [TCP, base + 1],
+      [UDP, base + 2],
+    ] as const) {
       const ids = backends.map((_, index) => base + (service - base - 1) * 3 + index + 1);
       backends.forEach((address, index) => lab.backend(ids[index]!, { address, port: TARGET, service }));
       lab.service(service, { cluster: { base: service * 8, members: ids } });
@@ -52,7 +55,9 @@ describe.each(FAMILIES)('$name', ({ vip, dial, backends, family }) => {
 
   it('connects TCP to a backend and shows the VIP as peer', async () => {
     let outcome;
-    const counted = await lab.counted(async () => { outcome = await client.tcp(dial, PORT); });
+    const counted = await lab.counted(async () => {
+      outcome = await client.tcp(dial, PORT);
+    });
     expect(outcome).toEqual({ answer: expect.toBeOneOf([...backends]), peer: `${dial}:${PORT}` });
     expect(counted).toEqual({ SOCK_TRANSLATED: 1 });
   });
@@ -63,10 +68,8 @@ describe.each(FAMILIES)('$name', ({ vip, dial, backends, family }) => {
   });
 
   it('connects UDP to a backend and shows the VIP as peer and as sender', async () => {
-    expect(await client.ask({ op: 'udp.open', id: 1, family, connect: { address: dial, port: PORT } }))
-      .toEqual({ peer: `${dial}:${PORT}` });
-    expect(await client.ask({ op: 'udp.send', id: 1 }))
-      .toEqual({ answer: expect.toBeOneOf([...backends]), peer: `${dial}:${PORT}` });
+    expect(await client.ask({ op: 'udp.open', id: 1, family, connect: { address: dial, port: PORT } })).toEqual({ peer: `${dial}:${PORT}` });
+    expect(await client.ask({ op: 'udp.send', id: 1 })).toEqual({ answer: expect.toBeOneOf([...backends]), peer: `${dial}:${PORT}` });
     await client.ask({ op: 'udp.close', id: 1 });
   });
 
@@ -152,19 +155,21 @@ describe('the choice', () => {
 });
 
 describe('a frontend for the node alone', () => {
-  it.each([['127.0.0.1', '0.0.0.0', '10.1.0.1', 1], ['::1', '::', 'fd01::1', 101]] as const)(
-    'serves the node at %s and at %s, and leaves a pod its own loopback', async (loopback, any, backend, service) => {
-      lab.service(service, { cluster: { base: 8, members: [service] } });
-      const frontend = { address: loopback, port: 30080, proto: TCP, service, kind: KIND.nodePort, hostOnly: true };
-      lab.frontend(frontend);
-      for (const address of [loopback, any]) expect(await client.tcp(address, 30080)).toMatchObject({ answer: backend });
-      await pod.ask({ op: 'serve', name: 'its own', address: loopback, port: 30080 });
-      const counted = await lab.counted(async () => {
-        expect(await pod.tcp(loopback, 30080)).toEqual({ answer: 'its own', peer: `${loopback}:30080` });
-      });
-      expect(counted).toEqual({ SOCK_FOREIGN: 1 });
-      lab.removeFrontend(frontend);
+  it.each([
+    ['127.0.0.1', '0.0.0.0', '10.1.0.1', 1],
+    ['::1', '::', 'fd01::1', 101],
+  ] as const)('serves the node at %s and at %s, and leaves a pod its own loopback', async (loopback, any, backend, service) => {
+    lab.service(service, { cluster: { base: 8, members: [service] } });
+    const frontend = { address: loopback, port: 30080, proto: TCP, service, kind: KIND.nodePort, hostOnly: true };
+    lab.frontend(frontend);
+    for (const address of [loopback, any]) expect(await client.tcp(address, 30080)).toMatchObject({ answer: backend });
+    await pod.ask({ op: 'serve', name: 'its own', address: loopback, port: 30080 });
+    const counted = await lab.counted(async () => {
+      expect(await pod.tcp(loopback, 30080)).toEqual({ answer: 'its own', peer: `${loopback}:30080` });
     });
+    expect(counted).toEqual({ SOCK_FOREIGN: 1 });
+    lab.removeFrontend(frontend);
+  });
 });
 
 describe('maps that point at nothing', () => {
