@@ -77,13 +77,16 @@ describe('TLS', () => {
   });
 
   test('tls-server-name is the name that is checked', async () => {
-    const of = async (name: string): Promise<Access> => await kubeconfigAccess(await kubeconfig({ 'certificate-authority': 'ca.crt', 'tls-server-name': name }));
+    const of = async (name: string): Promise<Access> =>
+      await kubeconfigAccess(await kubeconfig({ 'certificate-authority': 'ca.crt', 'tls-server-name': name }));
     expect(await ask(await of('kubernetes.default'))).toMatchObject({ status: 200 });
     await expect(ask(await of('elsewhere.example'))).rejects.toMatchObject({ code: 'ERR_TLS_CERT_ALTNAME_INVALID' });
   });
 
   test('a client certificate is presented', async () => {
-    const access = await kubeconfigAccess(await kubeconfig({ 'certificate-authority': 'ca.crt' }, { 'client-certificate': 'client.crt', 'client-key-data': await inline('client.key') }));
+    const access = await kubeconfigAccess(
+      await kubeconfig({ 'certificate-authority': 'ca.crt' }, { 'client-certificate': 'client.crt', 'client-key-data': await inline('client.key') }),
+    );
     expect(await ask(access)).toMatchObject({ status: 200 });
     expect(api.asked.at(-1)?.peer).toBe('agent');
   });
@@ -119,7 +122,9 @@ describe('a user', () => {
     const credential = `{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"'$(cat ${folder}/secret)'","expirationTimestamp":"2100-01-01T00:00:00Z"}}`;
     await writeFile(program, `#!/bin/sh\necho run >> ${folder}/runs\necho '${credential}'\n`);
     await chmod(program, 0o755);
-    const access = await kubeconfigAccess(await kubeconfig(ca, { exec: { apiVersion: 'client.authentication.k8s.io/v1', command: program, interactiveMode: 'Never' } }));
+    const access = await kubeconfigAccess(
+      await kubeconfig(ca, { exec: { apiVersion: 'client.authentication.k8s.io/v1', command: program, interactiveMode: 'Never' } }),
+    );
     expect(await ask(access)).toMatchObject({ status: 200, authorization: 'Bearer old' });
     expect(await ask(access)).toMatchObject({ status: 200, authorization: 'Bearer old' });
     await writeFile(join(folder, 'secret'), 'new');
@@ -178,7 +183,13 @@ test('a path in the server URL goes before every request', async () => {
 test('a request with a body', async () => {
   const client = new Client(await kubeconfigAccess(await kubeconfig({ 'certificate-authority': 'ca.crt' })));
   const signal = AbortSignal.timeout(4000);
-  const answer = await client.request({ method: 'POST', path: '/api/v1/events', headers: { 'content-type': 'application/json' }, body: Buffer.from('{}'), signal });
+  const answer = await client.request({
+    method: 'POST',
+    path: '/api/v1/events',
+    headers: { 'content-type': 'application/json' },
+    body: Buffer.from('{}'),
+    signal,
+  });
   expect(answer.status).toBe(404);
   expect(api.asked.at(-1)?.headers).toMatchObject({ ':method': 'POST', 'content-type': 'application/json' });
   await client.close();

@@ -55,17 +55,32 @@ const SLICE: Fields = {
   },
   addressType: 'IPv4',
   endpoints: [
-    { addresses: ['10.0.0.1', '10.0.0.9'], nodeName: 'a', zone: 'z1', hints: { forZones: [{ name: 'z1' }, { name: 'z2' }], forNodes: [{ name: 'a' }] }, targetRef: { kind: 'Pod', name: 'p' } },
+    {
+      addresses: ['10.0.0.1', '10.0.0.9'],
+      nodeName: 'a',
+      zone: 'z1',
+      hints: { forZones: [{ name: 'z1' }, { name: 'z2' }], forNodes: [{ name: 'a' }] },
+      targetRef: { kind: 'Pod', name: 'p' },
+    },
     { addresses: ['10.0.0.2'], conditions: { ready: false, serving: true, terminating: true }, hostname: 'h' },
     { addresses: [], conditions: { ready: false, serving: false } },
     { addresses: ['10.0.0.4'], conditions: { ready: true }, nodeName: 'a' },
   ],
-  ports: [{ name: 'http', protocol: 'TCP', port: 8080 }, { name: '', protocol: '' }, { port: 70_000, appProtocol: 'x' }],
+  ports: [
+    { name: 'http', protocol: 'TCP', port: 8080 },
+    { name: '', protocol: '' },
+    { port: 70_000, appProtocol: 'x' },
+  ],
 };
 
 const NODE: Fields = {
   metadata: { name: 'a', labels: { 'topology.kubernetes.io/zone': 'z1' }, deletionTimestamp: { seconds: 1 } },
-  spec: { podCIDR: '10.1.0.0/24', podCIDRs: ['10.1.0.0/24', 'fd01::/64'], providerID: 'x', taints: [{ key: 'ToBeDeletedByClusterAutoscaler', effect: 'NoSchedule' }] },
+  spec: {
+    podCIDR: '10.1.0.0/24',
+    podCIDRs: ['10.1.0.0/24', 'fd01::/64'],
+    providerID: 'x',
+    taints: [{ key: 'ToBeDeletedByClusterAutoscaler', effect: 'NoSchedule' }],
+  },
   status: {
     addresses: [
       { type: 'Hostname', address: 'a' },
@@ -165,7 +180,12 @@ describe('envelopes', () => {
     expect(readWatchEvent(frame('ADDED', body).subarray(4))).toEqual({ type: 'ADDED', object: body });
     const list = encode('List', { metadata: { resourceVersion: '7', continue: 'c' }, items: [Buffer.from('a'), Buffer.from('b')] });
     expect(readList(list)).toEqual({ resourceVersion: '7', continue: 'c', items: [Buffer.from('a'), Buffer.from('b')] });
-    expect(readStatus(openEnvelope(status(429, 'TooManyRequests', 'slow', 3)).raw)).toEqual({ code: 429, reason: 'TooManyRequests', message: 'slow', retryAfter: 3 });
+    expect(readStatus(openEnvelope(status(429, 'TooManyRequests', 'slow', 3)).raw)).toEqual({
+      code: 429,
+      reason: 'TooManyRequests',
+      message: 'slow',
+      retryAfter: 3,
+    });
   });
 
   test('a body without the magic, and one that is encoded, are refused', () => {

@@ -15,6 +15,7 @@ import { Relay } from '../support/fake-apiserver/relay.ts';
 
 let api: FakeApiServer;
 let relay: Relay;
+let source: KubernetesSource;
 let sink: Recorder;
 let folder: string;
 let lines: string[];
@@ -66,7 +67,8 @@ async function start(options: Partial<KubernetesSourceOptions> = {}): Promise<vo
     relisted: (kind: string) => observed.push(`relisted ${kind}`),
     event: () => {},
   };
-  running = new KubernetesSource({ kubeconfig, nodeName: 'node-a', log: log(), observer, ...options }).run(sink, stop.signal);
+  source = new KubernetesSource({ kubeconfig, nodeName: 'node-a', log: log(), observer, ...options });
+  running = source.run(sink, stop.signal);
   running.catch(() => {});
 }
 
@@ -110,12 +112,23 @@ test('what is asked for: selectors, WatchList, bookmarks, protobuf, a token, an 
     labelSelector: '!service.kubernetes.io/service-proxy-name',
     fieldSelector: 'spec.clusterIP!=None',
   });
-  expect(services?.headers).toMatchObject({ accept: 'application/vnd.kubernetes.protobuf;stream=watch', authorization: 'Bearer first', 'user-agent': 'maglane' });
+  expect(services?.headers).toMatchObject({
+    accept: 'application/vnd.kubernetes.protobuf;stream=watch',
+    authorization: 'Bearer first',
+    'user-agent': 'maglane',
+  });
   const seconds = api.asked.map((item) => Number(item.query.get('timeoutSeconds')));
   for (const value of seconds) expect(value).toSatisfy((n: number) => n >= 300 && n < 600);
   expect(asked('/apis/discovery.k8s.io/v1/endpointslices')[0]?.query.get('labelSelector')).toBe('!service.kubernetes.io/headless');
   expect(asked('/api/v1/nodes')[0]?.query.get('fieldSelector')).toBe('metadata.name=node-a');
   expect(api.sessions).toBe(1);
+  expect(source.name).toBe(`kubernetes http://127.0.0.1:${relay.port}`);
+});
+
+test('a kubeconfig that is not there ends it at once', async () => {
+  await start({ kubeconfig: join(folder, 'missing') });
+  await expect(running).rejects.toMatchObject({ code: 'KUBERNETES_ACCESS' });
+  running = Promise.resolve();
 });
 
 test('without WatchList: LIST in pages, then WATCH', async () => {
@@ -141,15 +154,15 @@ test('frames in pieces of one byte', async () => {
 test('a watch that ends in order resumes where it was, without a word', async () => {
   api.put('Service', service('web'));
   await startSynced();
-  api.bookmark('Service');
   api.put('EndpointSlice', slice('web-1', ['10.244.0.5']));
   await until(() => sink.objects.size === 2);
+  api.bookmark('Service');
   await new Promise((resolve) => setTimeout(resolve, 1000)); // a silent watch under 1 s counts as a failure
   api.endWatches();
   await until(() => api.asked.length === 6 && api.watches === 3);
   expect(api.asked.slice(3).map(({ query }) => query.get('sendInitialEvents'))).toEqual([null, null, null]);
-  expect(asked('/api/v1/services')[1]?.query.get('resourceVersion')).toBe('2');
-  expect(asked('/apis/discovery.k8s.io/v1/endpointslices')[1]?.query.get('resourceVersion')).toBe('3');
+  expect(asked('/api/v1/services')[1]?.query.get('resourceVersion'), 'by the bookmark').toBe('3');
+  expect(asked('/apis/discovery.k8s.io/v1/endpointslices')[1]?.query.get('resourceVersion'), 'by the event').toBe('3');
   expect(lines).toEqual([]);
   expect(sink.log).toHaveLength(3);
 });
@@ -173,7 +186,7 @@ test('an outage removes nothing; what happened meanwhile comes by the watch', as
   expect(sink.log.slice(before)).toEqual(['Service default/old -', 'Service default/new +']);
   expect(sink.syncs).toBe(1);
   expect(lines[0]).toMatch(/^warn connection to the API server lost: what is in force stays in force .*127\.0\.0\.1/);
-  expect(lines[1]).toMatch(/^warn still no connection .*ECONNREFUSED/);
+  expect(lines[1]).toMatch(/^warn no connection to the API server: .*ECONNREFUSED/);
   expect(lines[2]).toMatch(/^info connection to the API server regained .*"seconds":[0-9.]+/);
 });
 
@@ -193,6 +206,7 @@ test.each(['status', 'event'] as const)('410 as %s: a fresh listing, of which th
   await until(() => observed.includes('relisted Service'));
   expect(new Set(sink.log.slice(before))).toEqual(new Set(['Service default/changed +', 'Service default/added +', 'Service default/deleted -']));
   expect(sink.log.at(-1)).toBe('Service default/deleted -');
+  expect(observed.filter((line) => line.endsWith('HTTP 410'))).toEqual([]);
   expect(sink.log).toHaveLength(before + 3);
   expect(sink.syncs).toBe(1);
 });
@@ -231,11 +245,13 @@ test('a listing that breaks off removes nothing and begins again', async () => {
 
 test('429 with Retry-After is waited for; the log says who asked', async () => {
   api.refuse({ status: 429, retryAfter: 1, kind: 'Service', times: 1 });
+  api.put('Service', service('web'));
   const began = performance.now();
   await startSynced();
   expect(performance.now() - began).toBeGreaterThan(1000);
+  expect(sink.log, 'synced waits for every kind').toEqual(['Service default/web +', 'synced']);
   expect(asked('/api/v1/services')).toHaveLength(2);
-  expect(lines[0]).toContain('refused with 429');
+  expect(lines[0]).toMatch(/^warn the API server refuses: .*refused with 429/);
   expect(lines[1]).toContain('regained');
 });
 
@@ -290,11 +306,14 @@ test('GOAWAY: what runs runs on, what is new takes a new connection', async () =
   api.put('Service', service('on-the-old'));
   await until(() => sink.objects.has('Service default/on-the-old'));
   await new Promise((resolve) => setTimeout(resolve, 1000)); // a silent watch under 1 s counts as a failure
-  api.endWatches();
-  await until(() => api.asked.length === 6 && api.watches === 3);
+  api.endWatches('Service');
+  await until(() => api.asked.length === 4 && api.watches === 3 && api.sessions === 2);
   api.put('Service', service('on-the-new'));
   await until(() => sink.objects.has('Service default/on-the-new'));
-  await until(() => api.sessions === 1);
+  api.put('EndpointSlice', slice('on-the-old', ['10.244.0.5']));
+  await until(() => sink.objects.has('EndpointSlice default/on-the-old'));
+  api.endWatches();
+  await until(() => api.sessions === 1 && api.watches === 3);
   expect(lines).toEqual([]);
 });
 

@@ -41,7 +41,7 @@ export class Connection {
     this.#since ??= this.#now();
     if (this.#told.has(code)) return;
     this.#told.add(code);
-    const what = !begins ? 'still no connection to the API server' : this.#everUp ? 'connection to the API server lost' : 'no connection to the API server';
-    this.#log.warn(`${what}: what is in force stays in force`, { server: this.#server, reason: message });
+    const lost = begins && this.#everUp ? 'connection to the API server lost' : 'no connection to the API server';
+    this.#log.warn(`${failure.status === 0 ? lost : 'the API server refuses'}: what is in force stays in force`, { server: this.#server, reason: message });
   }
 }

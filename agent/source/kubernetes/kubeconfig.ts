@@ -8,6 +8,7 @@ import { dirname, resolve } from 'node:path';
 import type { Access, TlsOptions } from './access.ts';
 import { bearer, serverUrl } from './access.ts';
 import { AccessError } from './failure.ts';
+import { pluginAccess } from './plugin.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -25,10 +26,7 @@ interface Current {
 export async function kubeconfigAccess(file: string): Promise<Access> {
   const current = await readCurrent(file);
   const server = serverUrl(text(current.cluster, 'server') ?? '', `${file}: cluster.server`);
-  if ('exec' in current.user || 'auth-provider' in current.user) {
-    const { pluginAccess } = await import('./plugin.ts');
-    return await pluginAccess(file, server);
-  }
+  if ('exec' in current.user || 'auth-provider' in current.user) return await pluginAccess(file, server);
   return new FileAccess(file, server, current);
 }
 
@@ -101,7 +99,8 @@ async function readCurrent(file: string): Promise<Current> {
   const context = find(file, config, 'contexts', name, 'context');
   const cluster = find(file, config, 'clusters', text(context, 'cluster') ?? '', 'cluster');
   const user = find(file, config, 'users', text(context, 'user') ?? '', 'user');
-  if (text(cluster, 'proxy-url') !== undefined) throw new AccessError(`${file}: proxy-url is not supported: expected an API server that the node reaches directly`);
+  if (text(cluster, 'proxy-url') !== undefined)
+    throw new AccessError(`${file}: proxy-url is not supported: expected an API server that the node reaches directly`);
   if (text(user, 'as') !== undefined) throw new AccessError(`${file}: impersonation (as) is not supported: expected a user with the agent's own rights`);
   return { cluster, user };
 }

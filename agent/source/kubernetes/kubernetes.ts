@@ -26,7 +26,7 @@ export interface SourceObserver {
 }
 
 export interface KubernetesSourceOptions {
-  /** A kubeconfig file. @default in cluster: the service account of the pod */
+  /** A kubeconfig file; "" is none. @default in cluster: the service account of the pod */
   readonly kubeconfig?: string;
   /** The Node to watch. */
   readonly nodeName: string;
@@ -38,21 +38,25 @@ export interface KubernetesSourceOptions {
 
 export class KubernetesSource implements Source {
   readonly #options: KubernetesSourceOptions;
-  #name = 'kubernetes';
+  #name: string;
 
   constructor(options: KubernetesSourceOptions) {
     this.#options = options;
+    this.#name = `kubernetes ${options.kubeconfig || 'in cluster'}`;
   }
 
-  /** "kubernetes https://10.0.0.1:6443"; without the server until `run` has read where it is. */
+  /** "kubernetes https://10.0.0.1:6443"; before `run` has read that, where it will read it. */
   get name(): string {
     return this.#name;
   }
 
-  /** @throws AccessError for a kubeconfig, or a pod's environment, that names no API server. */
+  /**
+   * An API server that is away is waited for.
+   * @throws AccessError at once, for a kubeconfig or a pod's environment that names none.
+   */
   async run(sink: SourceSink, signal: AbortSignal): Promise<void> {
     const { kubeconfig, nodeName, client: clientOptions, reflector: reflectorOptions } = this.#options;
-    const access: Access = kubeconfig === undefined ? inClusterAccess() : await kubeconfigAccess(kubeconfig);
+    const access = kubeconfig ? await kubeconfigAccess(kubeconfig) : inClusterAccess();
     this.#name = `kubernetes ${access.server.href.replace(/\/$/, '')}`;
     const client = new Client(access, clientOptions);
     const kinds = watchedKinds(nodeName);

@@ -1,6 +1,6 @@
 /** Access by a kubeconfig that names a program or a login flow: @kubernetes/client-node runs those. */
 import type { RequestOptions } from 'node:https';
-import { KubeConfig } from '@kubernetes/client-node';
+import type { KubeConfig } from '@kubernetes/client-node';
 import type { Access, TlsOptions } from './access.ts';
 import { AccessError } from './failure.ts';
 
@@ -10,7 +10,10 @@ import { AccessError } from './failure.ts';
  * @throws AccessError when the library cannot read it.
  */
 export async function pluginAccess(file: string, server: URL): Promise<Access> {
-  let config = load(file);
+  // Imported here, not above: a bundler would otherwise load it at start, for everybody.
+  const library = await import('@kubernetes/client-node');
+  const load = (): KubeConfig => loadFrom(file, new library.KubeConfig());
+  let config = load();
   const applied = async (): Promise<RequestOptions> => {
     const options: RequestOptions = { headers: {} };
     await config.applyToHTTPSOptions(options);
@@ -33,12 +36,11 @@ export async function pluginAccess(file: string, server: URL): Promise<Access> {
       return headers.get('authorization') ?? undefined;
     },
     // A new KubeConfig has nothing cached: the program runs again.
-    refused: () => (config = load(file)),
+    refused: () => (config = load()),
   };
 }
 
-function load(file: string): KubeConfig {
-  const config = new KubeConfig();
+function loadFrom(file: string, config: KubeConfig): KubeConfig {
   try {
     config.loadFromFile(file);
   } catch (error) {

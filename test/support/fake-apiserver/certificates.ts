@@ -9,7 +9,18 @@ const openssl = async (...args: string[]): Promise<void> => void (await promisif
 /** Makes an authority in `folder`: NAME.crt and NAME.key. */
 export async function makeAuthority(folder: string, name: string): Promise<void> {
   const [key, crt] = [join(folder, `${name}.key`), join(folder, `${name}.crt`)];
-  const made = ['-keyout', key, '-out', crt, '-subj', `/CN=${name}`, '-addext', 'basicConstraints=critical,CA:TRUE', '-addext', 'keyUsage=critical,keyCertSign'];
+  const made = [
+    '-keyout',
+    key,
+    '-out',
+    crt,
+    '-subj',
+    `/CN=${name}`,
+    '-addext',
+    'basicConstraints=critical,CA:TRUE',
+    '-addext',
+    'keyUsage=critical,keyCertSign',
+  ];
   await openssl('req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', ...made);
 }
 
@@ -22,7 +33,20 @@ export async function makeCertificate(folder: string, authority: string, name: s
   const at = (file: string): string => join(folder, file);
   const extensions = `extendedKeyUsage=serverAuth,clientAuth\n${names === undefined ? '' : `subjectAltName=${names}\n`}`;
   await writeFile(at(`${name}.ext`), extensions);
-  await openssl('req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', at(`${name}.key`), '-out', at(`${name}.csr`), '-subj', subject);
+  await openssl(
+    'req',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:prime256v1',
+    '-nodes',
+    '-keyout',
+    at(`${name}.key`),
+    '-out',
+    at(`${name}.csr`),
+    '-subj',
+    subject,
+  );
   const by = ['-CA', at(`${authority}.crt`), '-CAkey', at(`${authority}.key`), '-CAcreateserial', '-extfile', at(`${name}.ext`), '-days', '2'];
   await openssl('x509', '-req', '-in', at(`${name}.csr`), '-out', at(`${name}.crt`), ...by);
 }

@@ -159,9 +159,9 @@ export class FakeApiServer {
     this.#refusals.push({ ...refusal });
   }
 
-  /** Ends every watch in order, as after timeoutSeconds. */
-  endWatches(): void {
-    for (const { stream } of this.#watchers) stream.end();
+  /** Ends the watches of `kind`, or all, in order, as after timeoutSeconds. */
+  endWatches(kind?: FakeKind): void {
+    for (const watcher of this.#watchers) if (kind === undefined || watcher.kind === kind) watcher.stream.end();
   }
 
   /** Graceful GOAWAY, as of a server with --goaway-chance. */
@@ -204,7 +204,8 @@ export class FakeApiServer {
 
   #watch(stream: ServerHttp2Stream, kind: FakeKind, query: URLSearchParams): void {
     const initial = query.get('sendInitialEvents') === 'true';
-    if (initial && !this.watchList) return refuse(stream, 422, 'Invalid', 'sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled');
+    if (initial && !this.watchList)
+      return refuse(stream, 422, 'Invalid', 'sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled');
     const from = Number(query.get('resourceVersion') ?? 0);
     const gone = !initial && from < this.#compacted;
     const message = `too old resource version: ${from} (${this.#compacted})`;
@@ -216,7 +217,8 @@ export class FakeApiServer {
       for (const object of this.#select(kind, query)) this.#send(watcher, 'ADDED', object);
       this.#write(stream, this.#bookmarkFrame(kind, { 'k8s.io/initial-events-end': 'true' }));
     } else {
-      for (const { type, object } of this.#history) if (object.version > from && object.kind === kind && selected(object, query)) this.#send(watcher, type, object);
+      for (const { type, object } of this.#history)
+        if (object.version > from && object.kind === kind && selected(object, query)) this.#send(watcher, type, object);
     }
     this.#watchers.add(watcher);
     stream.once('close', () => this.#watchers.delete(watcher));
