@@ -13,6 +13,8 @@ import { node, service, slice } from '../support/fake-apiserver/objects.ts';
 import { Recorder } from '../support/fake-apiserver/recorder.ts';
 import { Relay } from '../support/fake-apiserver/relay.ts';
 
+vi.setConfig({ testTimeout: 20_000 });
+
 let api: FakeApiServer;
 let relay: Relay;
 let source: KubernetesSource;
@@ -73,7 +75,7 @@ async function start(options: Partial<KubernetesSourceOptions> = {}): Promise<vo
 }
 
 /** Waits until `condition` holds. */
-async function until(condition: () => boolean, timeout = 5000): Promise<void> {
+async function until(condition: () => boolean, timeout = 15_000): Promise<void> {
   await vi.waitFor(() => expect(condition(), `not so: ${condition}\n${sink.log.join('\n')}\n${lines.join('\n')}`).toBe(true), { timeout, interval: 5 });
 }
 
@@ -422,5 +424,5 @@ test('aborting ends everything at once, connected or not', async () => {
   const began = performance.now();
   stop.abort();
   await running;
-  expect(performance.now() - began).toBeLessThan(500);
+  expect(performance.now() - began).toBeLessThan(2000);
 });
