@@ -36,11 +36,12 @@ interface Codec {
 
 const root = new URL('../../', import.meta.url);
 const header = readFileSync(new URL('bpf/abi.h', root), 'utf8');
-const types = readBtf(new URL('build/maglane.bpf.o', root).pathname);
+const object = new URL('build/maglane.bpf.o', root).pathname;
+const types = readBtf(object);
 const target = new URL('agent/dataplane/generated/abi.ts', root);
 
 mkdirSync(new URL('./', target), { recursive: true });
-writeFileSync(target, [prologue(), ...constants(), ...namesOf('enum').map(writeEnum), ...namesOf('struct').filter((name) => name !== 'addr').map(writeStruct)].join('\n'));
+writeFileSync(target, [prologue(), ...constants(), configOffset(), ...namesOf('enum').map(writeEnum), ...namesOf('struct').filter((name) => name !== 'addr').map(writeStruct)].join('\n'));
 
 function readBtf(object: string): ReadonlyMap<number, BtfType> {
   const dump = execFileSync('bpftool', ['-j', 'btf', 'dump', 'file', object], { encoding: 'utf8', maxBuffer: 1 << 26 });
@@ -104,6 +105,24 @@ function pascal(name: string): string {
 function camel(name: string): string {
   const joined = pascal(name);
   return joined.charAt(0).toLowerCase() + joined.slice(1);
+}
+
+/** Where `config` lies in .rodata: BTF of an unlinked object does not say, its symbol table (ELF-64) does. */
+function configOffset(): string {
+  const elf = readFileSync(object);
+  const sections = Array.from({ length: elf.readUInt16LE(0x3c) }, (_, i) => elf.subarray(Number(elf.readBigUInt64LE(0x28)) + i * elf.readUInt16LE(0x3a)));
+  const contentOf = (section: Buffer | undefined): Buffer => {
+    const [offset, size] = [0x18, 0x20].map((at) => Number(section?.readBigUInt64LE(at)));
+    return elf.subarray(offset, (offset ?? 0) + (size ?? 0));
+  };
+  const symtab = sections.find((section) => section.readUInt32LE(4) === 2);
+  const symbols = contentOf(symtab);
+  const names = contentOf(sections[symtab?.readUInt32LE(0x28) ?? 0]);
+  for (let at = 0; at < symbols.length; at += 24) {
+    const start = symbols.readUInt32LE(at);
+    if (names.toString('latin1', start, names.indexOf(0, start)) === 'config') return `/** Of struct config in .rodata. */\nexport const CONFIG_OFFSET = ${symbols.readBigUInt64LE(at + 8)};\n`;
+  }
+  throw new Error('the object has no variable config');
 }
 
 /** Values lose the first word, which names the enum; a value of one word is the count of the others. */
