@@ -152,16 +152,14 @@ export class ControlPlane implements AsyncDisposable {
     await this.kubectl(['delete', '--grace-period=0', '--force', '--ignore-not-found', ...what]);
   }
 
-  /** The API server goes away at once, as in a crash, and the controllers with it. */
+  /** The API server goes away at once, as in a crash; etcd and the controllers stay. */
   async stopApiServer(): Promise<void> {
-    await this.#controllers.stop();
     await this.#api.stop();
   }
 
   /** It comes back, with etcd as it is then. Resolves once it serves. */
   async startApiServer(): Promise<void> {
     await this.#api.start();
-    await this.#controllers.start();
   }
 
   /**
