@@ -166,7 +166,7 @@ function sizes(options: AgentOptions) {
 async function createSource(options: AgentOptions, log: Log, metrics: Metrics): Promise<Source> {
   if (options.source === 'manifests') {
     const { ManifestsSource } = await import('../source/manifests/manifests.ts');
-    return new ManifestsSource(options.manifests, { note: (message) => log.debug(message) });
+    return new ManifestsSource(options.manifests, { log });
   }
   const { KubernetesSource } = await import('../source/kubernetes/kubernetes.ts');
   const kubeconfig = options.kubeconfig === '' ? {} : { kubeconfig: options.kubeconfig };

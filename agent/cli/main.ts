@@ -81,7 +81,8 @@ async function run(): Promise<void> {
     const usage = error instanceof UsageError || error instanceof CommanderError;
     const text = error instanceof Error ? error.message : String(error);
     const line = text.replace(/^error: /, '').replaceAll(/\s*\n\s*/g, ' ');
-    process.stderr.write(`maglane: ${line}${usage ? `; see maglane ${process.argv[2]?.startsWith('-') === false ? `${process.argv[2]} ` : ''}--help` : ''}\n`);
+    const command = program.commands.find((known) => known.name() === process.argv[2]) === undefined ? '' : `${process.argv[2]} `;
+    process.stderr.write(`maglane: ${line}${usage ? `; see maglane ${command}--help` : ''}\n`);
     process.exitCode = usage ? 2 : 1;
   }
 }
