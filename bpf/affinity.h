@@ -72,8 +72,9 @@ struct choice {
 };
 
 /*
- * Chooses for a new connection, remembers it for affinity, and counts it on the backend.
- * `client` is the source address; for a socket, what struct affinity_key says.
+ * Chooses from a set, and remembers it for affinity. `client` is the source address; for a
+ * socket, what struct affinity_key says. count_connection() is the caller's, who knows
+ * whether the choice is put to use.
  */
 static __always_inline struct choice choose_backend(__u32 service, const struct service *svc,
 						    enum set_index set, __u32 hash,
@@ -93,9 +94,69 @@ static __always_inline struct choice choose_backend(__u32 service, const struct 
 		if (choice.backend && sticky)
 			affinity_set(&key, choice.id);
 	}
-	if (choice.backend)
-		__sync_fetch_and_add(&choice.backend->connections, 1);
 	return choice;
+}
+
+static __always_inline void count_connection(struct backend *backend)
+{
+	__sync_fetch_and_add(&backend->connections, 1);
+}
+
+/* Where a new connection comes from: that decides which traffic policy binds it. */
+enum origin {
+	FROM_SOCKET, /* of this node or of one of its pods */
+	FROM_OUTSIDE,
+};
+
+enum outcome {
+	CHOSEN,
+	NO_ENDPOINTS, /* anywhere */
+	NO_LOCAL,     /* policy Local, and none on this node */
+	INCONSISTENT, /* the maps point at nothing */
+};
+
+static __always_inline enum outcome choose_from(const struct service *svc, __u32 id,
+						enum frontend_kind kind, enum origin origin,
+						__u32 hash, const struct addr *client,
+						struct choice *choice)
+{
+	enum set_index set;
+
+	if (!svc)
+		return INCONSISTENT;
+	set = origin == FROM_SOCKET ? set_for_socket(svc, kind) : set_for_packet(svc, kind);
+	*choice = choose_backend(id, svc, set, hash, client);
+	if (choice->backend)
+		return CHOSEN;
+	if (get_set(svc, set)->count != 0)
+		return INCONSISTENT;
+	return svc->flags & SERVICE_HAS_ANY ? NO_LOCAL : NO_ENDPOINTS;
+}
+
+/*
+ * Chooses for a new connection to a frontend; fills `choice` when CHOSEN.
+ *
+ * The kernel may give the memory of a replaced service record to the next record written,
+ * while we still read the old one (since 6.1; measured, 2 in 400,000 choices under constant
+ * rewriting). A backend found that way is right, as get_backend() asks whose it is; a failure
+ * may not be, so it counts only if the record has not been replaced meanwhile.
+ */
+static __always_inline enum outcome choose_for_frontend(const struct frontend *frontend,
+							enum origin origin, __u32 hash,
+							const struct addr *client,
+							struct choice *choice)
+{
+	__u32 id = frontend->service;
+	__u8 kind = frontend->kind;
+	const struct service *svc = find_service(id), *now;
+	enum outcome outcome = choose_from(svc, id, kind, origin, hash, client, choice);
+
+	if (outcome == CHOSEN)
+		return CHOSEN;
+	now = find_service(id);
+	if (now == svc)
+		return outcome;
+	return choose_from(now, id, kind, origin, hash, client, choice);
 }
 
 #endif

@@ -114,23 +114,22 @@ static __always_inline enum reason choose_for_socket(struct bpf_sock_addr *ctx,
 						     const struct frontend *frontend,
 						     const struct peer *vip, struct choice *choice)
 {
-	const struct service *svc = find_service(frontend->service);
 	struct addr client = client_of(ctx);
-	enum set_index set;
 
-	if (!svc)
-		return REASON_SOCK_INCONSISTENT;
-	set = set_for_socket(svc, frontend->kind);
-	*choice = choose_backend(frontend->service, svc, set, bpf_get_prandom_u32(), &client);
-	if (choice->backend) {
+	switch (choose_for_frontend(frontend, FROM_SOCKET, bpf_get_prandom_u32(), &client, choice)) {
+	case CHOSEN:
 		/* A socket cannot cross families: an IPv4 context has no room for more. */
 		if (addr_is_v4(&choice->backend->addr) != addr_is_v4(&vip->addr))
 			return REASON_SOCK_INCONSISTENT;
+		count_connection(choice->backend);
 		return REASON_SOCK_TRANSLATED;
-	}
-	if (get_set(svc, set)->count != 0)
+	case NO_ENDPOINTS:
+		return REASON_SOCK_REFUSED;
+	case NO_LOCAL:
+		return REASON_DROP_NO_LOCAL;
+	default:
 		return REASON_SOCK_INCONSISTENT;
-	return svc->flags & SERVICE_HAS_ANY ? REASON_DROP_NO_LOCAL : REASON_SOCK_REFUSED;
+	}
 }
 
 /*
