@@ -1,10 +1,11 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { readConfigFile } from '../../agent/config/file.ts';
 import type { Given, OptionKey } from '../../agent/config/options.ts';
 import { flagOf, optionRows, readOptions } from '../../agent/config/options.ts';
+import { optionsPage } from '../../agent/config/reference.ts';
 import { inRanges } from '../../agent/config/values.ts';
 import type { Address } from '../../agent/model/address.ts';
 
@@ -51,6 +52,10 @@ describe('options', () => {
     ['nodeName', 'Node-A', '--node-name "Node-A": expected lower case, as Node names are'],
   ])('--%s=%s is refused in one line', (key, value, message) => {
     expect(() => read({ [key]: value })).toThrow(message);
+  });
+
+  test('the reference page says what the table says', () => {
+    expect(readFileSync(new URL('../../docs/reference/options.md', import.meta.url), 'utf8')).toBe(optionsPage());
   });
 
   test('manifests need a path', () => {
