@@ -10,6 +10,8 @@
 #include "config.h"
 
 #include "sock.c"
+#include "xdp.c"
+#include "tc.c"
 
 /*
  * The agent reads constants from BTF, where the compiler puts an enum only if a variable, a

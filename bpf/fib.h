@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Where a packet that is sent on leaves, and with which address of this node. */
+#ifndef MAGLANE_FIB_H
+#define MAGLANE_FIB_H
+
+#include "maps.h"
+#include "verdict.h"
+
+#ifndef AF_INET
+#define AF_INET 2
+#define AF_INET6 10
+#endif
+
+/* The address to forward from out of a device, of the family of `p`; all zero: it has none. */
+static __always_inline struct addr source_on(__u32 ifindex, const struct packet *p)
+{
+	const struct device *device = bpf_map_lookup_elem(&devices, &ifindex);
+
+	if (!device)
+		return (struct addr){};
+	return p->v4 ? device->addr4 : device->addr6;
+}
+
+static __always_inline int addr_is_unset(const struct addr *a)
+{
+	return !(a->w[0] | a->w[1] | a->w[2] | a->w[3]);
+}
+
+/*
+ * XDP sends what leaves by a device that takes it from there. Not out of a VLAN: the route
+ * would have to be asked about the VLAN's device, which XDP does not know.
+ */
+static __always_inline int xdp_can_send(const struct packet *p, __u32 ifindex)
+{
+	const struct device *device;
+
+	if (p->tagged)
+		return 0;
+	device = bpf_map_lookup_elem(&devices, &ifindex);
+	return device && device->flags & DEVICE_XDP_TX;
+}
+
+/*
+ * Asks the routing table about v->to, before anything is rewritten: 1: the packet can leave
+ * along v->route. 0: the verdict says what becomes of it. XDP leaves to tc what it cannot
+ * send: there, a neighbour that is not known yet is resolved and any device will do.
+ *
+ * At tc the length is not asked about, because GSO packets are longer than any MTU: what is
+ * too big after all (BPF_FIB_LKUP_RET_FRAG_NEEDED) is left to the device that it leaves by.
+ */
+static __always_inline int find_route(void *ctx, const struct packet *p, struct verdict *v)
+{
+	struct bpf_fib_lookup *fib = &v->route;
+	int found;
+
+	if (p->ttl <= 1) {
+		decide(v, ACTION_DROP, REASON_DROP_TTL);
+		return 0;
+	}
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->l4_protocol = v->to.proto;
+	fib->sport = v->to.sport;
+	fib->dport = v->to.dport;
+	fib->ifindex = p->ifindex;
+	if (p->hook == HOOK_XDP)
+		fib->tot_len = p->l3_len;
+	if (p->v4) {
+		fib->family = AF_INET;
+		fib->ipv4_src = addr_v4(&v->to.saddr);
+		fib->ipv4_dst = addr_v4(&v->to.daddr);
+	} else {
+		fib->family = AF_INET6;
+		__builtin_memcpy(fib->ipv6_src, v->to.saddr.w, sizeof(fib->ipv6_src));
+		__builtin_memcpy(fib->ipv6_dst, v->to.daddr.w, sizeof(fib->ipv6_dst));
+	}
+	found = bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
+
+	if (p->hook == HOOK_XDP) {
+		if (found == BPF_FIB_LKUP_RET_SUCCESS && xdp_can_send(p, fib->ifindex))
+			return 1;
+		decide(v, ACTION_PASS, REASON_TO_TC);
+		return 0;
+	}
+	if (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH ||
+	    found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return 1;
+	decide(v, ACTION_DROP, REASON_DROP_NO_ROUTE);
+	return 0;
+}
+
+#endif

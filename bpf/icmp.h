@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * ICMP port unreachable, made of the packet that it answers: cut to what is quoted of it,
+ * given new headers in front and sent back where it came from. One small packet for one, so
+ * there is nothing to amplify.
+ */
+#ifndef MAGLANE_ICMP_H
+#define MAGLANE_ICMP_H
+
+#include <linux/pkt_cls.h>
+#include "csum.h"
+#include "verdict.h"
+
+/* The same in RFC 792 and in RFC 4443. */
+struct icmp_error {
+	__u8 type;
+	__u8 code;
+	__sum16 checksum;
+	__be32 unused;
+};
+
+struct unreachable4 {
+	struct iphdr ip;
+	struct icmp_error icmp; /* destination unreachable: port */
+};
+
+struct unreachable6 {
+	struct ipv6hdr ip;
+	struct icmp_error icmp; /* destination unreachable: port */
+};
+
+/* IP header, options or extensions, and a TCP header. RFC 792 wants 8 bytes behind the IP
+ * header; RFC 4443 as much as fits into 1280, of which no receiver reads more than this. */
+#define QUOTE_MAX 128
+
+static __always_inline __u32 quoted_l4(const struct packet *p)
+{
+	return p->tuple.proto == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
+}
+
+/*
+ * The quoted packet's own checksum may be partial: hardware would finish it on the way out,
+ * within our quote, and spoil the checksum over it. So it gets the one value that finishing
+ * it does not change: minus half of the sum of all the rest (mod 65535, where 1/2 is 32768).
+ */
+static __always_inline long settle_quoted_checksum(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 field = p->tuple.proto == IPPROTO_TCP ? offsetof(struct tcphdr, check)
+						    : offsetof(struct udphdr, check);
+	__be32 l4[sizeof(struct tcphdr) / 4] = {};
+	__u16 settled = 0;
+	long err;
+
+	err = bpf_skb_store_bytes(skb, p->l4 + field, &settled, sizeof(settled), 0);
+	if (p->tuple.proto == IPPROTO_TCP)
+		err |= bpf_skb_load_bytes(skb, p->l4, l4, sizeof(struct tcphdr));
+	else
+		err |= bpf_skb_load_bytes(skb, p->l4, l4, sizeof(struct udphdr));
+	if (err)
+		return err;
+	settled = csum_fold16((__u16)~csum_fold16(bpf_csum_diff(NULL, 0, l4, sizeof(l4), 0)) * 32768ULL);
+	return bpf_skb_store_bytes(skb, p->l4 + field, &settled, sizeof(settled), 0);
+}
+
+/* The sum over what is quoted; negative: an error. */
+static __always_inline __s64 sum_quote(struct __sk_buff *skb, const struct packet *p, __u32 size)
+{
+	__be32 quote[QUOTE_MAX / 4];
+
+	if (size == 0 || size > QUOTE_MAX || bpf_skb_load_bytes(skb, p->l3, quote, size))
+		return -1;
+	return bpf_csum_diff(NULL, 0, quote, size, 0);
+}
+
+static __always_inline long write_unreachable4(struct __sk_buff *skb, const struct packet *p,
+					       __u32 size, __u64 quote)
+{
+	struct unreachable4 head = {
+		.ip = {
+			.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_ICMP,
+			.tot_len = bpf_htons(sizeof(head) + size),
+			.saddr = addr_v4(&p->tuple.daddr),
+			.daddr = addr_v4(&p->tuple.saddr),
+		},
+		.icmp = { .type = 3, .code = 3 },
+	};
+	const int grown = sizeof(head);
+
+	head.ip.check = ~csum_fold16(bpf_csum_diff(NULL, 0, (__be32 *)&head.ip, sizeof(head.ip), 0));
+	head.icmp.checksum = ~csum_fold16(
+		bpf_csum_diff(NULL, 0, (__be32 *)&head.icmp, sizeof(head.icmp), 0) + quote);
+	if (bpf_skb_adjust_room(skb, grown, BPF_ADJ_ROOM_MAC, 0))
+		return -1;
+	return bpf_skb_store_bytes(skb, p->l3, &head, sizeof(head), BPF_F_RECOMPUTE_CSUM);
+}
+
+static __always_inline long write_unreachable6(struct __sk_buff *skb, const struct packet *p,
+					       __u32 size, __u64 quote)
+{
+	struct unreachable6 head = {
+		.ip = {
+			.version = 6, .hop_limit = 64, .nexthdr = IPPROTO_ICMPV6,
+			.payload_len = bpf_htons(sizeof(head.icmp) + size),
+		},
+		.icmp = { .type = 1, .code = 4 },
+	};
+	const int grown = sizeof(head);
+	__u64 sum = quote;
+
+	__builtin_memcpy(&head.ip.saddr, &p->tuple.daddr, sizeof(head.ip.saddr));
+	__builtin_memcpy(&head.ip.daddr, &p->tuple.saddr, sizeof(head.ip.daddr));
+	/* The pseudo header: both addresses, length, protocol. */
+	sum += bpf_csum_diff(NULL, 0, (__be32 *)&head.ip.saddr, 2 * sizeof(head.ip.saddr), 0);
+	sum += bpf_htons(sizeof(head.icmp) + size) + bpf_htons(IPPROTO_ICMPV6);
+	sum += bpf_csum_diff(NULL, 0, (__be32 *)&head.icmp, sizeof(head.icmp), 0);
+	head.icmp.checksum = ~csum_fold16(sum);
+	if (bpf_skb_adjust_room(skb, grown, BPF_ADJ_ROOM_MAC, 0))
+		return -1;
+	return bpf_skb_store_bytes(skb, p->l3, &head, sizeof(head), BPF_F_RECOMPUTE_CSUM);
+}
+
+/* Makes of a packet the ICMP error that answers it, and sends that back. Returns a tc action. */
+static __noinline int skb_reject(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 size = p->l4 - p->l3 + quoted_l4(p);
+	__u8 macs[2 * ETH_ALEN], swapped[2 * ETH_ALEN];
+	__s64 quote;
+
+	/* No errors about what was not meant for us alone (RFC 1122, 3.2.2). */
+	if (skb->pkt_type != 0 /* PACKET_HOST */ || size > QUOTE_MAX)
+		return TC_ACT_SHOT;
+	if (bpf_skb_change_tail(skb, p->l3 + size, 0) || settle_quoted_checksum(skb, p))
+		return TC_ACT_SHOT;
+	quote = sum_quote(skb, p, size);
+	if (quote < 0)
+		return TC_ACT_SHOT;
+	if (p->v4 ? write_unreachable4(skb, p, size, quote) : write_unreachable6(skb, p, size, quote))
+		return TC_ACT_SHOT;
+	if (bpf_skb_load_bytes(skb, 0, macs, sizeof(macs)))
+		return TC_ACT_SHOT;
+	__builtin_memcpy(swapped, macs + ETH_ALEN, ETH_ALEN);
+	__builtin_memcpy(swapped + ETH_ALEN, macs, ETH_ALEN);
+	if (bpf_skb_store_bytes(skb, 0, swapped, sizeof(swapped), 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+#endif

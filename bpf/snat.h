@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Source ports. A flow owns the tuple of its backend's answers: whoever holds that entry
+ * holds the port. Ports are probed from a hash of the client's tuple, so a flow that was
+ * forgotten mostly comes back with the port it had, which its backend still knows.
+ */
+#ifndef MAGLANE_SNAT_H
+#define MAGLANE_SNAT_H
+
+#include <linux/errno.h>
+#include "config.h"
+#include "flow.h"
+
+#define SNAT_TRIES 32
+
+/* After how many idle seconds another flow may have a port. */
+enum idle {
+	IDLE_CLOSED_MIN = 5, /* only when there is nothing better: late packets may still come */
+	IDLE_CLOSED = 60,    /* the backend's TIME_WAIT is over */
+	IDLE_UNANSWERED = 60,
+	IDLE_UDP = 180,
+	IDLE_TCP = 86400,
+};
+
+/* Whether a port (network byte order) is one of those reserved for forwarding. */
+static __always_inline int is_snat_port(__be16 port)
+{
+	__u16 p = bpf_ntohs(port);
+
+	return p >= config.snat_min && p <= config.snat_max;
+}
+
+static __always_inline __be16 snat_port(__u32 n)
+{
+	__u32 ports = config.snat_max - config.snat_min + 1;
+
+	return bpf_htons(config.snat_min + n % ports);
+}
+
+/* How a new flow may treat the entry that holds the port it would like. */
+struct holder {
+	int expired; /* may be replaced at once */
+	int age;     /* seconds since it closed, when it may be replaced at need; 0: it may not */
+};
+
+static __always_inline struct holder judge_holder(const struct flow *reply, __u8 proto)
+{
+	const struct flow *forward = other_half(reply);
+	int idle = coarse_seconds() - reply->seen;
+	int closed = flow_closed(reply, forward);
+	int limit = proto == IPPROTO_TCP ? IDLE_TCP : IDLE_UDP;
+
+	if (closed)
+		limit = IDLE_CLOSED;
+	else if (!(reply->flags & FLOW_ASSURED))
+		limit = IDLE_UNANSWERED;
+	return (struct holder){
+		.expired = idle > limit,
+		.age = closed && idle >= IDLE_CLOSED_MIN ? idle : 0,
+	};
+}
+
+/*
+ * Enters the half `reply` under a source port that is free towards the backend, and puts that
+ * port into `to`. `keep` tries the port that is in `to` first: the client's own.
+ * 0: done. Otherwise an enum reason. Not static: the verifier then walks through the loop once,
+ * and not once for each way that leads here.
+ */
+__noinline int claim_port(struct tuple *to, const struct flow *reply, __u32 hash, int keep)
+{
+	struct tuple key;
+	__be16 oldest = 0;
+	int oldest_age = 0;
+	int i;
+
+	if (!to || !reply) /* for the verifier, which proves a global function on its own */
+		return REASON_DROP_INCONSISTENT;
+	key = reversed(to);
+	for (i = 0; i < SNAT_TRIES; i++) {
+		struct holder holder;
+		struct flow *known;
+		int err;
+
+		if (i > 0 || !keep)
+			key.dport = snat_port(hash + i);
+		known = find_flow(&key);
+		if (!known) {
+			err = bpf_map_update_elem(&flows, &key, reply, BPF_NOEXIST);
+			if (!err) {
+				to->sport = key.dport;
+				return 0;
+			}
+			if (err != -EEXIST)
+				return REASON_DROP_FLOWS_FULL;
+			continue; /* another CPU was faster */
+		}
+		if (tuple_equal(&known->to, &reply->to))
+			break; /* this flow's own half, still there */
+		holder = judge_holder(known, key.proto);
+		if (holder.expired)
+			break;
+		if (holder.age > oldest_age) {
+			oldest_age = holder.age;
+			oldest = key.dport;
+		}
+	}
+	if (i == SNAT_TRIES) {
+		if (oldest_age == 0)
+			return REASON_DROP_SNAT_FULL;
+		key.dport = oldest;
+	}
+	/* Two CPUs may both do this: the loser finds out within a second, see keep_flow(). */
+	if (bpf_map_update_elem(&flows, &key, reply, BPF_ANY))
+		return REASON_DROP_FLOWS_FULL;
+	to->sport = key.dport;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the core decides, for a hook to carry out. */
+#ifndef MAGLANE_VERDICT_H
+#define MAGLANE_VERDICT_H
+
+#include <linux/bpf.h>
+#include "pkt.h"
+
+enum action {
+	ACTION_PASS = 0, /* goes on as it is */
+	ACTION_REWRITE,  /* becomes `to` and goes on */
+	ACTION_SEND,     /* becomes `to`, one hop further, and leaves along `route` */
+	ACTION_REJECT,   /* goes back to its sender as ICMP port unreachable */
+	ACTION_DROP,
+};
+
+struct verdict {
+	enum reason why;
+	enum action action;
+	struct tuple to;
+	struct bpf_fib_lookup route;
+};
+
+static __always_inline void decide(struct verdict *v, enum action action, enum reason why)
+{
+	v->action = action;
+	v->why = why;
+}
+
+/* Why a packet without a tuple is not ours. */
+static __always_inline enum reason reason_unparsed(enum parsed parsed)
+{
+	switch (parsed) {
+	case PARSED_NOT_IP:
+		return REASON_NOT_IP;
+	case PARSED_FRAGMENT:
+		/* A later one has no ports; to translate the first alone would tear it off. */
+		return REASON_FRAGMENT;
+	case PARSED_BROKEN:
+		return REASON_UNPARSED;
+	default:
+		return REASON_FOREIGN;
+	}
+}
+
+#endif

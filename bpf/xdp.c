@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The packet path at XDP: before the kernel makes anything of a frame. */
+#include <linux/bpf.h>
+#include "core.h"
+#include "count.h"
+#include "ctx_xdp.h"
+
+/* Carries a verdict out, as an XDP action. What the kernel refuses becomes a drop. */
+static __noinline int xdp_carry_out(struct xdp_md *ctx, const struct packet *p, struct verdict *v)
+{
+	int send = v->action == ACTION_SEND;
+
+	switch (v->action) {
+	case ACTION_PASS:
+		return XDP_PASS;
+	case ACTION_REJECT: /* tc can make an ICMP packet out of this one */
+		v->why = REASON_TO_TC;
+		return XDP_PASS;
+	case ACTION_REWRITE:
+	case ACTION_SEND:
+		if (xdp_rewrite(ctx, p, &v->to, send))
+			return send ? xdp_send(ctx, &v->route) : XDP_PASS;
+		v->why = REASON_DROP_WRITE;
+		return XDP_DROP;
+	default:
+		return XDP_DROP;
+	}
+}
+
+SEC("xdp.frags")
+int mg_xdp_ingress(struct xdp_md *ctx)
+{
+	__u64 bytes = bpf_xdp_get_buff_len(ctx);
+	struct packet packet = {};
+	struct verdict verdict = {};
+	enum parsed parsed = xdp_read(ctx, &packet);
+	int action;
+
+	if (parsed == PARSED_TUPLE)
+		ingress(ctx, &packet, &verdict);
+	else
+		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
+	action = xdp_carry_out(ctx, &packet, &verdict);
+	count(verdict.why, bytes);
+	return action;
+}
