@@ -28,7 +28,7 @@ export interface Adopted {
   flip(): void;
 }
 
-/** These point at each other: they are kept, copied or dropped together. Listed from the inside out. */
+/** These point at each other: they are kept, copied or lost together. */
 const LINKED = ['backends', 'ring', 'services', 'frontends'];
 
 /** BPF_MAP_TYPE_HASH and BPF_MAP_TYPE_LRU_HASH. */
@@ -58,7 +58,7 @@ export function loadWithPins(object: BpfObject, bpffs: string): Adopted {
     for (const name of kept) object.reuseMap(name, old.fd(name));
     object.load();
     const maps = new Maps(new Map(names.map((name) => [name, native.dup(object.mapFd(name))])));
-    for (const name of [...LINKED, ...copied.filter((name) => !LINKED.includes(name))]) if (copied.includes(name)) copyMap(name, old, maps);
+    for (const name of copied) copyMap(name, old, maps); // in any order: nothing reads them yet
     let isAside = copied.length + lost.length > 0;
     pinAll(maps, `${bpffs}/${isAside ? 'maps-next' : 'maps'}`);
     const flip = (): void => {
@@ -72,7 +72,7 @@ export function loadWithPins(object: BpfObject, bpffs: string): Adopted {
 }
 
 function decide(object: BpfObject, names: readonly string[], old: Maps): { kept: string[]; copied: string[]; lost: string[] } {
-  const present = names.filter((name) => old.has(name));
+  const present = names.filter((name) => old.has(name)).sort();
   if (!isSameAbi(old)) return { kept: [], copied: [], lost: present };
   const isLike = (name: string): boolean => isSameLayout(object.mapInfo(name), old.info(name));
   const isEqual = (name: string): boolean => isLike(name) && object.mapInfo(name).maxEntries === old.info(name).maxEntries;

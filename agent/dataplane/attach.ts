@@ -125,7 +125,7 @@ export class Attachments {
     const { attempt } = choice;
     const { index, name } = device;
     if (this.#refused.has(`${index} ${name}`)) return { mode: DeviceMode.TC, why: DeviceWhy.REFUSED };
-    const program = this.#object.programFd('mg_xdp');
+    const program = this.#object.programFd('mg_xdp_ingress');
     this.#links.remove(xdpPin(index, attempt === 'native' ? 'generic' : 'native')); // a device takes one of them
     try {
       this.#links.ensure(xdpPin(index, attempt), program, () => native.linkXdp(program, index, attempt));

@@ -147,9 +147,10 @@ function tellReplaced({ copied, lost }: Adopted, log: Logger): void {
   log.warn('pinned maps of another size or layout are replaced', { copied: copied.join(','), lost: lost.join(',') });
 }
 
-/** Adds the verifier's last words, which the message alone does not have. */
+/** Adds which program the verifier refused, and its last words: the message alone has neither. */
 function explain(error: unknown): Error {
   const { message, log } = error as BpfError;
-  const last = (log ?? '').trim().split('\n').at(-1) ?? '';
-  return last === '' ? (error as Error) : new Error(`${message}: ${last}`, { cause: error });
+  const program = /prog '(\w+)': BPF program load failed/.exec(log ?? '')?.[1];
+  const reason = /^(.*)\n(?:processed|verification time)/m.exec(log ?? '')?.[1];
+  return program === undefined ? (error as Error) : new Error(`${message}: the verifier refuses ${program}: ${reason ?? 'for no reason it gives'}`, { cause: error });
 }

@@ -1,0 +1,67 @@
+/**
+ * An agent's dataplane in a process of its own, so that it can live in a network namespace and be killed.
+ * One request a line on stdin, one answer a line on stdout.
+ */
+import { createInterface } from 'node:readline';
+import native from '../../native/index.js';
+import type { DataplaneOptions } from '../../agent/dataplane/dataplane.ts';
+import { Dataplane } from '../../agent/dataplane/dataplane.ts';
+import { chooseDevices } from '../../agent/dataplane/devices.ts';
+import type { DesiredService } from '../../agent/model/desired.ts';
+import type { Retired } from '../../agent/plan/planner.ts';
+import { Planner } from '../../agent/plan/planner.ts';
+
+let dataplane: Dataplane | undefined;
+let planner: Planner | undefined;
+const retired: Retired[] = [];
+
+const opened = (): Dataplane => {
+  if (dataplane === undefined) throw new Error('not open');
+  return dataplane;
+};
+
+const requests = {
+  /** Returns what was logged. */
+  open(options: DataplaneOptions): string[] {
+    const logged: string[] = [];
+    const note = (message: string, fields?: object): void => void logged.push(`${message} ${JSON.stringify(fields)}`);
+    dataplane = Dataplane.open(options, { info: note, warn: note });
+    dataplane.describe({ nodeName: 'node-1', version: '1.2.3', source: 'a test', started: 1000 });
+    planner = new Planner(dataplane.read());
+    return logged;
+  },
+  /** Plans and executes the whole desired state; returns the kinds of writes. */
+  sync(desired: DesiredService[]): string[] {
+    const plan = planner!.planAll(desired);
+    opened().execute(plan.writes);
+    if (plan.retired !== undefined) retired.push(plan.retired);
+    opened().synced(2000);
+    return plan.writes.map(({ op }) => op);
+  },
+  reclaim(): string[] {
+    const writes = retired.splice(0).flatMap((one) => planner!.reclaim(one).writes);
+    opened().execute(writes);
+    return writes.map(({ op }) => op);
+  },
+  /** Executes without a planner in between. */
+  execute(writes: Parameters<Dataplane['execute']>[0]): void {
+    opened().execute(writes);
+  },
+  attach(names: string[]): unknown {
+    const { devices } = chooseDevices(native.interfaces(), { names, nodeIps: [] });
+    return opened().attach(devices);
+  },
+  close(): void {
+    opened().close();
+  },
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { name, argument } = JSON.parse(line) as { name: keyof typeof requests; argument: never };
+  try {
+    process.stdout.write(`${JSON.stringify({ result: requests[name](argument) ?? null })}\n`);
+  } catch (error) {
+    const { message, code, subject } = error as Error & { code?: string; subject?: string };
+    process.stdout.write(`${JSON.stringify({ error: { message, code, subject } })}\n`);
+  }
+}

@@ -1,0 +1,152 @@
+/** A node for the dataplane's tests: a network namespace, a cgroup and a folder of pins, all removed again. */
+import type { ChildProcess } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readdirSync, rmdirSync } from 'node:fs';
+import type { Interface as Lines } from 'node:readline';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import type { AttachedDevice } from '../../agent/dataplane/attach.ts';
+import { cleanup } from '../../agent/dataplane/cleanup.ts';
+import type { DataplaneOptions } from '../../agent/dataplane/dataplane.ts';
+import { findCgroup } from '../../agent/dataplane/preflight.ts';
+import type { DesiredService } from '../../agent/model/desired.ts';
+import type { Write } from '../../agent/plan/held.ts';
+import native from '../../native/index.js';
+
+const CHILD = fileURLToPath(new URL('./dataplane-child.ts', import.meta.url));
+let count = 0;
+
+/** What an agent answers, by request. */
+interface Answers {
+  open: [DataplaneOptions, string[]];
+  sync: [readonly DesiredService[], string[]];
+  reclaim: [undefined, string[]];
+  execute: [readonly Write[], null];
+  attach: [readonly string[], AttachedDevice[]];
+  close: [undefined, null];
+}
+
+export class AgentProcess {
+  readonly #child: ChildProcess;
+  readonly #answers: AsyncIterator<string>;
+  readonly #lines: Lines;
+
+  constructor(netns: string) {
+    this.#child = spawn('nsenter', [`--net=/run/netns/${netns}`, process.execPath, CHILD], { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.#lines = createInterface({ input: this.#child.stdout! });
+    this.#answers = this.#lines[Symbol.asyncIterator]();
+  }
+
+  get pid(): number {
+    return this.#child.pid!;
+  }
+
+  /** Throws what the agent threw: an Error with its message, code and subject. */
+  async ask<Name extends keyof Answers>(name: Name, argument?: Answers[Name][0]): Promise<Answers[Name][1]> {
+    this.#child.stdin!.write(`${JSON.stringify({ name, argument })}\n`);
+    const { value, done } = await this.#answers.next();
+    if (done === true) throw new Error(`the agent died at ${name}`);
+    const { result, error } = JSON.parse(value) as { result: Answers[Name][1]; error?: { message: string } };
+    if (error !== undefined) throw Object.assign(new Error(error.message), error);
+    return result;
+  }
+
+  async kill(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const gone = once(this.#child, 'exit');
+    this.#child.kill('SIGKILL');
+    await gone;
+  }
+}
+
+export class Node {
+  readonly netns = `mg-5-${process.pid}-${++count}`;
+  readonly bpffs = `/sys/fs/bpf/mg-5-${process.pid}-${count}`;
+  readonly cgroup = `${findCgroup()}/mg-5-${process.pid}-${count}`;
+  readonly #agents: AgentProcess[] = [];
+
+  constructor() {
+    execFileSync('ip', ['netns', 'add', this.netns]);
+    mkdirSync(this.cgroup);
+    this.ip('link set lo up');
+  }
+
+  ip(command: string): string {
+    return execFileSync('ip', ['-n', this.netns, ...command.split(' ')], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+  }
+
+  options(other: Partial<DataplaneOptions> = {}): DataplaneOptions {
+    return {
+      bpffs: this.bpffs, cgroup: this.cgroup, xdpMode: 'auto', snatPorts: { min: 61_000, max: 65_535 },
+      capacity: { services: 64, frontends: 64, backends: 128, ringSlots: 8192 }, maxFlows: 1024, maxAffinity: 256, ...other,
+    };
+  }
+
+  agent(): AgentProcess {
+    const agent = new AgentProcess(this.netns);
+    this.#agents.push(agent);
+    return agent;
+  }
+
+  /** An agent that has synced and attached. */
+  async start(desired: readonly DesiredService[], names: readonly string[] = [], other: Partial<DataplaneOptions> = {}): Promise<AgentProcess> {
+    const agent = this.agent();
+    await agent.ask('open', this.options(other));
+    await agent.ask('sync', desired);
+    await agent.ask('attach', names);
+    return agent;
+  }
+
+  /** By pin: the link's and its program's ids. */
+  links(): Map<string, { link: number; program: number }> {
+    return new Map(this.pins('links').map((pin) => {
+      const fd = native.openPin(`${this.bpffs}/links/${pin}`)!;
+      const { id, programId } = native.linkInfo(fd);
+      native.close(fd);
+      return [pin, { link: id, program: programId }];
+    }));
+  }
+
+  /** Ids of the pinned maps, by name. */
+  maps(): Map<string, number> {
+    return new Map(this.pins('maps').map((pin) => {
+      const fd = native.openPin(`${this.bpffs}/maps/${pin}`)!;
+      const { id } = native.mapInfo(fd);
+      native.close(fd);
+      return [pin, id];
+    }));
+  }
+
+  pins(folder: string): string[] {
+    const path = `${this.bpffs}/${folder}`;
+    return existsSync(path) ? readdirSync(path).sort() : [];
+  }
+
+  /** A TCP dial from a process in the cgroup and the namespace: what the other end says, or an errno's name. */
+  dial(address: string, port: number): string {
+    const script = `const s=require('net').connect(${port},'${address}');s.setTimeout(3000,()=>{console.log('ETIMEDOUT');s.destroy()});s.on('data',d=>{process.stdout.write(d);s.destroy()}).on('error',e=>console.log(e.code))`;
+    return this.#inCgroup(process.execPath, '-e', script).trim();
+  }
+
+  /** A TCP server in the namespace that tells its name to each client. */
+  async serve(address: string, port: number, name: string): Promise<ChildProcess> {
+    const script = `require('net').createServer(s=>{s.on('error',()=>0);s.end('${name}')}).listen(${port},'${address}',()=>console.log('ready'))`;
+    const server = spawn('nsenter', [`--net=/run/netns/${this.netns}`, process.execPath, '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    await once(server.stdout!, 'data');
+    return server;
+  }
+
+  async remove(): Promise<void> {
+    for (const agent of this.#agents) await agent.kill();
+    cleanup(this.bpffs);
+    rmdirSync(this.cgroup);
+    execFileSync('ip', ['netns', 'del', this.netns]);
+  }
+
+  /** The shell moves itself into the cgroup, then becomes the command. */
+  #inCgroup(...command: string[]): string {
+    const shell = `echo $$ > ${this.cgroup}/cgroup.procs && exec "$@"`;
+    return execFileSync('nsenter', [`--net=/run/netns/${this.netns}`, 'sh', '-c', shell, 'sh', ...command], { encoding: 'utf8' });
+  }
+}
