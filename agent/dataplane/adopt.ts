@@ -32,7 +32,7 @@ export interface Adopted {
 const LINKED = ['backends', 'ring', 'services', 'frontends'];
 
 /** BPF_MAP_TYPE_HASH and BPF_MAP_TYPE_LRU_HASH. */
-const HASHES = [1, 9];
+const HASHES = new Set([1, 9]);
 
 /** Sets the sizes of the maps that have an option. Before loading. */
 export function setSizes(object: BpfObject, { capacity, maxFlows, maxAffinity }: MapSizes): void {
@@ -78,7 +78,7 @@ function decide(object: BpfObject, names: readonly string[], old: Maps): { kept:
   const isEqual = (name: string): boolean => isLike(name) && object.mapInfo(name).maxEntries === old.info(name).maxEntries;
   const fates = new Map<string, 'kept' | 'copied' | 'lost'>();
   for (const name of present) {
-    const isHash = HASHES.includes(old.info(name).type);
+    const isHash = HASHES.has(old.info(name).type);
     fates.set(name, isEqual(name) ? 'kept' : isLike(name) && isHash ? 'copied' : 'lost');
   }
   const linked = LINKED.filter((name) => old.has(name));
@@ -113,7 +113,7 @@ function fitsInto(object: BpfObject, held: Held): boolean {
 }
 
 function copyMap(name: string, from: Maps, to: Maps): void {
-  if (HASHES.includes(from.info(name).type)) {
+  if (HASHES.has(from.info(name).type)) {
     const { keys, values, count } = native.mapEntries(from.fd(name));
     if (count > 0) native.mapUpdateBatch(to.fd(name), keys, values, count);
     return;

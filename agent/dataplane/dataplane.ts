@@ -152,5 +152,7 @@ function explain(error: unknown): Error {
   const { message, log } = error as BpfError;
   const program = /prog '(\w+)': BPF program load failed/.exec(log ?? '')?.[1];
   const reason = /^(.*)\n(?:processed|verification time)/m.exec(log ?? '')?.[1];
-  return program === undefined ? (error as Error) : new Error(`${message}: the verifier refuses ${program}: ${reason ?? 'for no reason it gives'}`, { cause: error });
+  return program === undefined
+    ? (error as Error)
+    : new Error(`${message}: the verifier refuses ${program}: ${reason ?? 'for no reason it gives'}`, { cause: error });
 }

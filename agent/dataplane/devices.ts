@@ -17,7 +17,8 @@ export function chooseDevices(
   interfaces: readonly Interface[],
   { names, nodeIps }: { readonly names: readonly string[]; readonly nodeIps: readonly Address[] },
 ): { readonly devices: readonly Interface[]; readonly missing: readonly string[] } {
-  const isUplink = (device: Interface): boolean => (names.length > 0 ? names.includes(device.name) : !device.loopback && addressesOf(device).some((address) => nodeIps.includes(address)));
+  const isUplink = (device: Interface): boolean =>
+    names.length > 0 ? names.includes(device.name) : !device.loopback && addressesOf(device).some((address) => nodeIps.includes(address));
   return {
     devices: interfaces.filter((device) => isUplink(device) || isTunnel(device)),
     missing: names.filter((name) => !interfaces.some((device) => device.name === name)),
@@ -29,7 +30,10 @@ export function isTunnel({ driver }: Interface): boolean {
 }
 
 /** What to try for a device: an XDP mode, or none with the reason why. */
-export function xdpFor(device: Interface, asked: XdpMode): { readonly attempt: 'native' | 'generic' } | { readonly attempt: undefined; readonly why: 'ASKED' | 'VETH' | 'TUNNEL' } {
+export function xdpFor(
+  device: Interface,
+  asked: XdpMode,
+): { readonly attempt: 'native' | 'generic' } | { readonly attempt: undefined; readonly why: 'ASKED' | 'VETH' | 'TUNNEL' } {
   if (asked === 'off') return { attempt: undefined, why: 'ASKED' };
   if (isTunnel(device)) return { attempt: undefined, why: 'TUNNEL' };
   if (asked !== 'auto') return { attempt: asked };

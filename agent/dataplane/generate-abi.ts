@@ -41,7 +41,18 @@ const types = readBtf(object);
 const target = new URL('agent/dataplane/generated/abi.ts', root);
 
 mkdirSync(new URL('./', target), { recursive: true });
-writeFileSync(target, [prologue(), ...constants(), configOffset(), ...namesOf('enum').map(writeEnum), ...namesOf('struct').filter((name) => name !== 'addr').map(writeStruct)].join('\n'));
+writeFileSync(
+  target,
+  [
+    prologue(),
+    ...constants(),
+    configOffset(),
+    ...namesOf('enum').map(writeEnum),
+    ...namesOf('struct')
+      .filter((name) => name !== 'addr')
+      .map(writeStruct),
+  ].join('\n'),
+);
 
 function readBtf(object: string): ReadonlyMap<number, BtfType> {
   const dump = execFileSync('bpftool', ['-j', 'btf', 'dump', 'file', object], { encoding: 'utf8', maxBuffer: 1 << 26 });
@@ -99,7 +110,10 @@ function constants(): string[] {
 }
 
 function pascal(name: string): string {
-  return name.split('_').map((word) => word.charAt(0).toUpperCase() + word.slice(1)).join('');
+  return name
+    .split('_')
+    .map((word) => word.charAt(0).toUpperCase() + word.slice(1))
+    .join('');
 }
 
 function camel(name: string): string {
@@ -120,14 +134,19 @@ function configOffset(): string {
   const names = contentOf(sections[symtab?.readUInt32LE(0x28) ?? 0]);
   for (let at = 0; at < symbols.length; at += 24) {
     const start = symbols.readUInt32LE(at);
-    if (names.toString('latin1', start, names.indexOf(0, start)) === 'config') return `/** Of struct config in .rodata. */\nexport const CONFIG_OFFSET = ${symbols.readBigUInt64LE(at + 8)};\n`;
+    if (names.toString('latin1', start, names.indexOf(0, start)) === 'config')
+      return `/** Of struct config in .rodata. */\nexport const CONFIG_OFFSET = ${symbols.readBigUInt64LE(at + 8)};\n`;
   }
   throw new Error('the object has no variable config');
 }
 
 /** Values lose the first word, which names the enum; a value of one word is the count of the others. */
 function writeEnum(name: string): string {
-  const values = (find('ENUM', name).values ?? []).map((value) => ({ ...value, short: value.name.slice(value.name.indexOf('_') + 1), isCount: !value.name.includes('_') }));
+  const values = (find('ENUM', name).values ?? []).map((value) => ({
+    ...value,
+    short: value.name.slice(value.name.indexOf('_') + 1),
+    isCount: !value.name.includes('_'),
+  }));
   const named = values.filter((value) => !value.isCount);
   return [
     `/** enum ${name} */`,
@@ -185,7 +204,12 @@ function codecOf(id: number): Codec {
 
 function structCodec({ name, size = 0 }: BtfType): Codec {
   if (name === 'addr') return { type: 'Address', size, write: (value, at) => `writeAddress(${value}, into, ${at});`, read: (at) => `readAddress(from, ${at})` };
-  return { type: pascal(name), size, write: (value, at) => `${camel(name)}Codec.write(${value}, into, ${at});`, read: (at) => `${camel(name)}Codec.read(from, ${at})` };
+  return {
+    type: pascal(name),
+    size,
+    write: (value, at) => `${camel(name)}Codec.write(${value}, into, ${at});`,
+    read: (at) => `${camel(name)}Codec.read(from, ${at})`,
+  };
 }
 
 /** A port: network byte order. */
@@ -201,7 +225,13 @@ function integerCodec(size: number): Codec {
 
 function arrayCodec({ type_id, nr_elems = 0 }: BtfType): Codec {
   const element = typeAt(type_id);
-  if (element.name === 'char') return { type: 'string', size: nr_elems, write: (value, at) => `writeText(${value}, into, ${at}, ${nr_elems});`, read: (at) => `readText(from, ${at}, ${nr_elems})` };
+  if (element.name === 'char')
+    return {
+      type: 'string',
+      size: nr_elems,
+      write: (value, at) => `writeText(${value}, into, ${at}, ${nr_elems});`,
+      read: (at) => `readText(from, ${at}, ${nr_elems})`,
+    };
   const codec = codecOf(element.id);
   return {
     type: `readonly ${codec.type}[]`,

@@ -67,12 +67,12 @@ export class Links {
 }
 
 /** BPF_LINK_TYPE_XDP and BPF_LINK_TYPE_TCX. */
-const OF_DEVICES = [6, 11];
+const OF_DEVICES = new Set([6, 11]);
 
 /** Makes the link run the program; false when what it was attached to is gone. */
 function runs(link: number, program: number): boolean {
   const { programId, ifindex, type } = native.linkInfo(link);
-  if (OF_DEVICES.includes(type) && ifindex === 0) return false;
+  if (OF_DEVICES.has(type) && ifindex === 0) return false;
   if (programId === native.programInfo(program).id) return true;
   try {
     native.linkUpdate(link, program);

@@ -24,6 +24,9 @@ export function agentPid(bpffs: string): number | undefined {
   // As proc_locks(5) writes it: major and minor number in hex, then the inode.
   const [major, minor] = [(stat.dev >> 8n) & 0xfffn, (stat.dev & 0xffn) | ((stat.dev >> 12n) & 0xfff00n)];
   const file = [major, minor].map((number) => number.toString(16).padStart(2, '0')).join(':') + `:${stat.ino}`;
-  const line = readFileSync('/proc/locks', 'utf8').split('\n').map((text) => text.split(/\s+/)).find((words) => words[1] === 'FLOCK' && words[5] === file);
+  const line = readFileSync('/proc/locks', 'utf8')
+    .split('\n')
+    .map((text) => text.split(/\s+/))
+    .find((words) => words[1] === 'FLOCK' && words[5] === file);
   return line === undefined ? undefined : Number(line[4]);
 }

@@ -93,7 +93,9 @@ export class Maps {
 
   #frontends(): HeldFrontend[] {
     const { keys, values, count } = native.mapEntries(this.fd('frontends'));
-    return Array.from({ length: count }, (_, i) => fromFrontend(frontendKeyCodec.read(keys, i * frontendKeyCodec.size), frontendCodec.read(values, i * frontendCodec.size)));
+    return Array.from({ length: count }, (_, i) =>
+      fromFrontend(frontendKeyCodec.read(keys, i * frontendKeyCodec.size), frontendCodec.read(values, i * frontendCodec.size)),
+    );
   }
 
   /** Most slots are empty: only the service is looked at until one is not. */

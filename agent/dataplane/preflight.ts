@@ -49,13 +49,18 @@ export function preflight({ bpffs, cgroup }: { readonly bpffs: string; readonly 
 export function obstacles(facts: HostFacts): string[] {
   const found: string[] = [];
   const has = (capability: bigint): boolean => ((facts.capabilities >> capability) & 1n) === 1n;
-  const lacking = [[CAP_NET_ADMIN, 'CAP_NET_ADMIN'], [CAP_BPF, 'CAP_BPF'], [CAP_PERFMON, 'CAP_PERFMON']] as const;
+  const lacking = [
+    [CAP_NET_ADMIN, 'CAP_NET_ADMIN'],
+    [CAP_BPF, 'CAP_BPF'],
+    [CAP_PERFMON, 'CAP_PERFMON'],
+  ] as const;
   const missing = lacking.filter(([capability]) => !has(capability) && (capability === CAP_NET_ADMIN || !has(CAP_SYS_ADMIN))).map(([, name]) => name);
   if (missing.length > 0) found.push(`missing privilege: ${missing.join(', ')}: root, or a container with these capabilities, would be right`);
 
   const [major = 0, minor = 0] = facts.kernel.split('.').map((part) => parseInt(part, 10));
   const [wantedMajor, wantedMinor] = OLDEST_KERNEL;
-  if (major < wantedMajor || (major === wantedMajor && minor < wantedMinor)) found.push(`kernel ${facts.kernel} is too old: ${wantedMajor}.${wantedMinor} or later would be right`);
+  if (major < wantedMajor || (major === wantedMajor && minor < wantedMinor))
+    found.push(`kernel ${facts.kernel} is too old: ${wantedMajor}.${wantedMinor} or later would be right`);
   if (!facts.hasBtf) found.push('the kernel has no BTF (/sys/kernel/btf/vmlinux): one built with CONFIG_DEBUG_INFO_BTF=y would be right');
 
   if (facts.bpffsType !== BPF_FS_MAGIC) found.push(`--bpffs ${facts.bpffs} is not on a bpffs: mount -t bpf bpf /sys/fs/bpf`);
@@ -67,7 +72,10 @@ export function obstacles(facts: HostFacts): string[] {
 
 /** The first cgroup2 mount; undefined when there is none. */
 export function findCgroup(mounts: string = readFileSync('/proc/self/mounts', 'utf8')): string | undefined {
-  const mount = mounts.split('\n').map((line) => line.split(' ')).find(([, , type]) => type === 'cgroup2');
+  const mount = mounts
+    .split('\n')
+    .map((line) => line.split(' '))
+    .find(([, , type]) => type === 'cgroup2');
   // Blanks in paths are written in octal: proc_mounts(5).
   return mount?.[1]?.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));
 }

@@ -33,7 +33,14 @@ export function toFrontend({ service, kind, hostOnly }: HeldFrontend): Frontend 
 }
 
 export function fromFrontend({ addr, port, proto }: FrontendKey, { service, kind, flags }: Frontend): HeldFrontend {
-  return { address: addr, port, protocol: nameOf(PROTOCOLS, proto, 'TCP'), kind: nameOf(KINDS, kind, 'ClusterIP'), hostOnly: (flags & FrontendFlag.HOST_ONLY) !== 0, service };
+  return {
+    address: addr,
+    port,
+    protocol: nameOf(PROTOCOLS, proto, 'TCP'),
+    kind: nameOf(KINDS, kind, 'ClusterIP'),
+    hostOnly: (flags & FrontendFlag.HOST_ONLY) !== 0,
+    service,
+  };
 }
 
 export function toService(held: HeldService): Service {

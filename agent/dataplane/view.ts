@@ -45,7 +45,8 @@ export function openView(bpffs: string): View {
     if (maps.names.length === 0) throw new Error(`nothing is pinned under ${bpffs}/maps: has an agent run with this --bpffs?`);
     const view = new View(maps, bpffs);
     const { abiVersion } = view.agent();
-    if (abiVersion !== 0 && abiVersion !== ABI_VERSION) throw new Error(`the maps under ${bpffs}/maps have ABI ${abiVersion}, this maglane reads ${ABI_VERSION}: use the maglane of the agent that made them`);
+    if (abiVersion !== 0 && abiVersion !== ABI_VERSION)
+      throw new Error(`the maps under ${bpffs}/maps have ABI ${abiVersion}, this maglane reads ${ABI_VERSION}: use the maglane of the agent that made them`);
     return view;
   } catch (error) {
     maps.close();
@@ -95,7 +96,13 @@ export class View {
   agent(): AgentState {
     const info = agentInfoCodec.read(this.#maps.memory('agent'));
     const holder = agentPid(this.#bpffs);
-    return { ...info, pid: holder === undefined || holder === 0 ? info.pid : holder, started: Number(info.started), synced: Number(info.synced), running: holder !== undefined };
+    return {
+      ...info,
+      pid: holder === undefined || holder === 0 ? info.pid : holder,
+      started: Number(info.started),
+      synced: Number(info.synced),
+      running: holder !== undefined,
+    };
   }
 
   /** How full each bounded map is; backends and ring count what is in use. Reads the maps whole: not for every second. */

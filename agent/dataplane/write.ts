@@ -12,7 +12,7 @@ import { backendFlags, toBackend, toFrontend, toFrontendKey, toService } from '.
  * @throws BpfError, naming the map; the maps are consistent then, and what was not written is unknown.
  */
 export function executeWrites(maps: Maps, writes: readonly Write[]): void {
-  for (let start = 0; start < writes.length; ) {
+  for (let start = 0; start < writes.length;) {
     const op = writes[start]?.op;
     let end = start + 1;
     while (writes[end]?.op === op) end++;
@@ -27,9 +27,15 @@ function executeRun(maps: Maps, run: readonly Write[]): void {
     case 'frontend.delete':
       return deleteFrontends(maps, all('frontend.delete'));
     case 'frontend.put':
-      return putFrontends(maps, all('frontend.put').map(({ frontend }) => frontend));
+      return putFrontends(
+        maps,
+        all('frontend.put').map(({ frontend }) => frontend),
+      );
     case 'service.put':
-      return putServices(maps, all('service.put').map(({ service }) => service));
+      return putServices(
+        maps,
+        all('service.put').map(({ service }) => service),
+      );
     case 'service.delete': {
       const ids = all('service.delete').map(({ id }) => id);
       native.mapDeleteBatch(maps.fd('services'), bytesOf(ids), ids.length);
@@ -40,7 +46,8 @@ function executeRun(maps: Maps, run: readonly Write[]): void {
       return;
     case 'backend.flags':
       // One byte: the kernel counts connections in the same slot meanwhile.
-      for (const { backend } of all('backend.flags')) maps.memory('backends')[backend.id * backendCodec.size + backendCodec.offsets.flags] = backendFlags(backend);
+      for (const { backend } of all('backend.flags'))
+        maps.memory('backends')[backend.id * backendCodec.size + backendCodec.offsets.flags] = backendFlags(backend);
       return;
     case 'backend.clear':
       for (const { id } of all('backend.clear')) maps.memory('backends').fill(0, id * backendCodec.size, (id + 1) * backendCodec.size);
@@ -55,7 +62,12 @@ function deleteFrontends(maps: Maps, deletes: readonly Extract<Write, { op: 'fro
 }
 
 function putFrontends(maps: Maps, frontends: readonly HeldFrontend[]): void {
-  native.mapUpdateBatch(maps.fd('frontends'), encode(frontendKeyCodec, frontends.map(toFrontendKey)), encode(frontendCodec, frontends.map(toFrontend)), frontends.length);
+  native.mapUpdateBatch(
+    maps.fd('frontends'),
+    encode(frontendKeyCodec, frontends.map(toFrontendKey)),
+    encode(frontendCodec, frontends.map(toFrontend)),
+    frontends.length,
+  );
 }
 
 function putServices(maps: Maps, services: readonly HeldService[]): void {

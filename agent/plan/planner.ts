@@ -88,9 +88,15 @@ export class Planner {
     }
     for (const backend of held.backends) this.#adoptBackend(backend, byId.get(backend.service));
     const regions = held.services.flatMap(({ cluster, local }) => [cluster, local].map(regionOf));
-    this.#ring = new RingAllocator(held.capacity.ringSlots, regions.filter(({ length }) => length > 0));
+    this.#ring = new RingAllocator(
+      held.capacity.ringSlots,
+      regions.filter(({ length }) => length > 0),
+    );
     this.#serviceIds = new IdAllocator(SERVICE_IDS, [...byId.keys(), ...held.backends.map(({ service }) => service)]);
-    this.#backendIds = new IdAllocator(held.capacity.backends, held.backends.map(({ id }) => id));
+    this.#backendIds = new IdAllocator(
+      held.capacity.backends,
+      held.backends.map(({ id }) => id),
+    );
   }
 
   get usage(): Usage {
@@ -165,7 +171,7 @@ export class Planner {
     const entry = this.#services.get(key);
     if (entry === undefined) return;
     const wanted = new Set(desired?.frontends.map(({ address, port }) => frontendKey(address, port, desired.protocol)));
-    for (const kept of [...entry.frontends]) {
+    for (const kept of entry.frontends) {
       if (wanted.has(kept)) continue;
       entry.frontends.delete(kept);
       const held = this.#frontends.get(kept);
@@ -190,7 +196,11 @@ export class Planner {
     const entry = this.#services.get(desired.key);
     const short = this.#apply(desired, draft);
     if (short !== undefined && short !== 'table' && entry !== undefined) this.#apply(onlyHeld(desired, entry.frontends, entry.backends), draft);
-    this.#settle(desired.key, short === undefined ? undefined : { desired, problem: shortageProblem(desired, short, this.#capacity, entry !== undefined) }, draft);
+    this.#settle(
+      desired.key,
+      short === undefined ? undefined : { desired, problem: shortageProblem(desired, short, this.#capacity, entry !== undefined) },
+      draft,
+    );
   }
 
   /** Remembers what to try again, and tells the problem when it is a new one. */
@@ -277,7 +287,10 @@ export class Planner {
     if (members.length === 0) return;
     const slots = new Uint32Array(members.length + region.table);
     slots.set(members);
-    slots.set(buildTable(ids, region.table).map((i) => members[i] ?? 0), members.length);
+    slots.set(
+      buildTable(ids, region.table).map((i) => members[i] ?? 0),
+      members.length,
+    );
     draft.ringWrites.push({ base: region.base, slots });
   }
 

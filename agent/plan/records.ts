@@ -40,7 +40,19 @@ export function onlyHeld(desired: DesiredService, frontends: ReadonlySet<string>
 }
 
 /** What the service record takes over as it is. */
-export function recordOf({ key, namespace, name, portName, protocol, family, algorithm, affinitySeconds, internalLocal, externalLocal, hasAny }: DesiredService): Omit<HeldService, 'id' | SetName> {
+export function recordOf({
+  key,
+  namespace,
+  name,
+  portName,
+  protocol,
+  family,
+  algorithm,
+  affinitySeconds,
+  internalLocal,
+  externalLocal,
+  hasAny,
+}: DesiredService): Omit<HeldService, 'id' | SetName> {
   return { key, namespace, name, portName, protocol, family, algorithm, affinitySeconds, internalLocal, externalLocal, hasAny };
 }
 

@@ -78,8 +78,14 @@ export class Node {
 
   options(other: Partial<DataplaneOptions> = {}): DataplaneOptions {
     return {
-      bpffs: this.bpffs, cgroup: this.cgroup, xdpMode: 'auto', snatPorts: { min: 61_000, max: 65_535 },
-      capacity: { services: 64, frontends: 64, backends: 128, ringSlots: 8192 }, maxFlows: 1024, maxAffinity: 256, ...other,
+      bpffs: this.bpffs,
+      cgroup: this.cgroup,
+      xdpMode: 'auto',
+      snatPorts: { min: 61_000, max: 65_535 },
+      capacity: { services: 64, frontends: 64, backends: 128, ringSlots: 8192 },
+      maxFlows: 1024,
+      maxAffinity: 256,
+      ...other,
     };
   }
 
@@ -100,22 +106,26 @@ export class Node {
 
   /** By pin: the link's and its program's ids. */
   links(): Map<string, { link: number; program: number }> {
-    return new Map(this.pins('links').map((pin) => {
-      const fd = native.openPin(`${this.bpffs}/links/${pin}`)!;
-      const { id, programId } = native.linkInfo(fd);
-      native.close(fd);
-      return [pin, { link: id, program: programId }];
-    }));
+    return new Map(
+      this.pins('links').map((pin) => {
+        const fd = native.openPin(`${this.bpffs}/links/${pin}`)!;
+        const { id, programId } = native.linkInfo(fd);
+        native.close(fd);
+        return [pin, { link: id, program: programId }];
+      }),
+    );
   }
 
   /** Ids of the pinned maps, by name. */
   maps(): Map<string, number> {
-    return new Map(this.pins('maps').map((pin) => {
-      const fd = native.openPin(`${this.bpffs}/maps/${pin}`)!;
-      const { id } = native.mapInfo(fd);
-      native.close(fd);
-      return [pin, id];
-    }));
+    return new Map(
+      this.pins('maps').map((pin) => {
+        const fd = native.openPin(`${this.bpffs}/maps/${pin}`)!;
+        const { id } = native.mapInfo(fd);
+        native.close(fd);
+        return [pin, id];
+      }),
+    );
   }
 
   pins(folder: string): string[] {

@@ -9,19 +9,51 @@ import type { Backend, DesiredService, Frontend } from '../../agent/model/desire
 import native from '../../native/index.js';
 import { Node } from './dataplane-lab.ts';
 
-const backend = (address: string, options: Partial<Backend> = {}): Backend => ({ address: address as Address, port: 8080, local: false, terminating: false, ...options });
-const frontend = (address: string, options: Partial<Frontend> = {}): Frontend => ({ address: address as Address, port: 80, kind: 'ClusterIP', hostOnly: false, ...options });
+const backend = (address: string, options: Partial<Backend> = {}): Backend => ({
+  address: address as Address,
+  port: 8080,
+  local: false,
+  terminating: false,
+  ...options,
+});
+const frontend = (address: string, options: Partial<Frontend> = {}): Frontend => ({
+  address: address as Address,
+  port: 80,
+  kind: 'ClusterIP',
+  hostOnly: false,
+  ...options,
+});
 const web: DesiredService = {
-  key: 'default/web:http/TCP/4', namespace: 'default', name: 'web', portName: 'http', protocol: 'TCP', family: 4,
-  algorithm: 'maglev', affinitySeconds: 0, internalLocal: false, externalLocal: true, hasAny: true,
+  key: 'default/web:http/TCP/4',
+  namespace: 'default',
+  name: 'web',
+  portName: 'http',
+  protocol: 'TCP',
+  family: 4,
+  algorithm: 'maglev',
+  affinitySeconds: 0,
+  internalLocal: false,
+  externalLocal: true,
+  hasAny: true,
   frontends: [frontend('10.96.0.1'), frontend('127.0.0.1', { port: 30_080, kind: 'NodePort', hostOnly: true })],
   cluster: [backend('10.1.0.1', { local: true }), backend('10.1.0.2', { terminating: true })],
   local: [backend('10.1.0.1', { local: true })],
 };
 const dns: DesiredService = {
-  key: 'kube-system/dns:/UDP/6', namespace: 'kube-system', name: 'dns', portName: '', protocol: 'UDP', family: 6,
-  algorithm: 'random', affinitySeconds: 10_800, internalLocal: true, externalLocal: false, hasAny: false,
-  frontends: [frontend('fd00:10:96::a', { port: 53 })], cluster: [backend('fd00:10:1::1', { port: 53 })], local: [],
+  key: 'kube-system/dns:/UDP/6',
+  namespace: 'kube-system',
+  name: 'dns',
+  portName: '',
+  protocol: 'UDP',
+  family: 6,
+  algorithm: 'random',
+  affinitySeconds: 10_800,
+  internalLocal: true,
+  externalLocal: false,
+  hasAny: false,
+  frontends: [frontend('fd00:10:96::a', { port: 53 })],
+  cluster: [backend('fd00:10:1::1', { port: 53 })],
+  local: [],
 };
 const CGROUP_PINS = 8;
 
@@ -42,7 +74,17 @@ describe('the maps', () => {
       const services = held.services.toSorted((a, b) => a.id - b.id);
       const { frontends, cluster, local, ...record } = web;
       expect(services[0]).toMatchObject({ ...record, cluster: { count: 2, table: 251 }, local: { count: 1, table: 0 } });
-      expect(services[1]).toMatchObject({ key: dns.key, portName: '', protocol: 'UDP', family: 6, algorithm: 'random', affinitySeconds: 10_800, internalLocal: true, externalLocal: false, hasAny: false });
+      expect(services[1]).toMatchObject({
+        key: dns.key,
+        portName: '',
+        protocol: 'UDP',
+        family: 6,
+        algorithm: 'random',
+        affinitySeconds: 10_800,
+        internalLocal: true,
+        externalLocal: false,
+        hasAny: false,
+      });
       expect(held.frontends).toHaveLength(3);
       for (const one of frontends) expect(held.frontends).toContainEqual({ ...one, protocol: 'TCP', service: services[0]!.id });
       expect(held.frontends).toContainEqual({ ...dns.frontends[0], protocol: 'UDP', service: services[1]!.id });
@@ -51,7 +93,16 @@ describe('the maps', () => {
       expect([...held.members(services[0]!.local)].map((id) => byId.get(id)?.address)).toEqual(local.map(({ address }) => address));
       expect([...held.members(services[1]!.cluster)].map((id) => byId.get(id)?.address)).toEqual(['fd00:10:1::1']);
 
-      expect(view.agent()).toEqual({ nodeName: 'node-1', version: '1.2.3', source: 'a test', pid: agent.pid, started: 1000, synced: 2000, abiVersion: 1, running: false });
+      expect(view.agent()).toEqual({
+        nodeName: 'node-1',
+        version: '1.2.3',
+        source: 'a test',
+        pid: agent.pid,
+        started: 1000,
+        synced: 2000,
+        abiVersion: 1,
+        running: false,
+      });
       expect(view.maps()).toContainEqual({ name: 'ring', entries: 2 + 251 + 1 + 1, maxEntries: 8192 });
       expect(view.maps()).toContainEqual({ name: 'flows', entries: 0, maxEntries: 2048 });
       expect(view.counters().map(({ reason }) => reason)).toContain('sock_translated');
@@ -62,7 +113,10 @@ describe('the maps', () => {
 
   test('that are full say which, and keep what they have', async () => {
     const agent = await node.start([web]);
-    const frontends = Array.from({ length: 64 }, (_, i) => ({ op: 'frontend.put', frontend: { ...frontend(`10.97.0.${i}`), protocol: 'TCP', service: 1 } }) as const);
+    const frontends = Array.from(
+      { length: 64 },
+      (_, i) => ({ op: 'frontend.put', frontend: { ...frontend(`10.97.0.${i}`), protocol: 'TCP', service: 1 } }) as const,
+    );
     await expect(agent.ask('execute', frontends)).rejects.toMatchObject({ code: 'E2BIG', subject: 'frontends' });
     const view = openView(node.bpffs);
     expect(view.read().frontends).toContainEqual({ ...web.frontends[0], protocol: 'TCP', service: 1 });
@@ -186,7 +240,9 @@ describe('an agent that starts', () => {
   test('is refused where another one runs', async () => {
     const first = await node.start([web]);
     expect(agentPid(node.bpffs)).toBe(first.pid);
-    await expect(node.agent().ask('open', node.options())).rejects.toThrow(`another agent (pid ${first.pid}) runs on ${node.bpffs}: stop it, or give this one a --bpffs of its own`);
+    await expect(node.agent().ask('open', node.options())).rejects.toThrow(
+      `another agent (pid ${first.pid}) runs on ${node.bpffs}: stop it, or give this one a --bpffs of its own`,
+    );
     const view = openView(node.bpffs);
     expect(view.agent()).toMatchObject({ running: true, pid: first.pid });
     view.close();

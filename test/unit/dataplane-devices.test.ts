@@ -3,7 +3,17 @@ import { chooseDevices, sourceAddress, xdpFor } from '../../agent/dataplane/devi
 import type { Address } from '../../agent/model/address.ts';
 import type { Interface } from '../../native/index.d.ts';
 
-const device = (name: string, options: Partial<Interface> = {}): Interface => ({ name, index: 1, mtu: 1500, up: true, loopback: false, mac: '02:00:00:00:00:01', driver: 'virtio_net', addresses: [], ...options });
+const device = (name: string, options: Partial<Interface> = {}): Interface => ({
+  name,
+  index: 1,
+  mtu: 1500,
+  up: true,
+  loopback: false,
+  mac: '02:00:00:00:00:01',
+  driver: 'virtio_net',
+  addresses: [],
+  ...options,
+});
 const lo = device('lo', { loopback: true, addresses: ['127.0.0.1/8', '192.0.2.1/32'] });
 const eth0 = device('eth0', { addresses: ['192.0.2.1/24', '2001:db8::1/64'] });
 const eth1 = device('eth1', { addresses: ['198.51.100.1/24'] });

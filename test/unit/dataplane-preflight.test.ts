@@ -4,8 +4,13 @@ import { findCgroup, obstacles } from '../../agent/dataplane/preflight.ts';
 
 const bit = (...bits: number[]): bigint => bits.reduce((all, one) => all | (1n << BigInt(one)), 0n);
 const fine: HostFacts = {
-  capabilities: bit(12, 38, 39), kernel: '6.1.0-18-amd64', hasBtf: true,
-  bpffs: '/sys/fs/bpf/maglane', bpffsType: 0xcafe4a11, cgroup: '/sys/fs/cgroup', cgroupType: 0x63677270,
+  capabilities: bit(12, 38, 39),
+  kernel: '6.1.0-18-amd64',
+  hasBtf: true,
+  bpffs: '/sys/fs/bpf/maglane',
+  bpffsType: 0xcafe4a11,
+  cgroup: '/sys/fs/cgroup',
+  cgroupType: 0x63677270,
 };
 
 test('nothing stands in the way of a host that has all', () => {

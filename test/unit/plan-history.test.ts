@@ -27,8 +27,14 @@ type Step = { readonly wishes: readonly Wish[] } | { readonly reclaim: number } 
 
 const some = (max: number, maxLength: number): fc.Arbitrary<number[]> => fc.uniqueArray(fc.integer({ min: 1, max }), { maxLength });
 const wish: fc.Arbitrary<Wish> = fc.record({
-  name: fc.constantFrom(...NAMES), present: fc.boolean(), frontends: some(8, 4), cluster: some(9, 6), local: some(9, 3),
-  terminating: fc.boolean(), maglev: fc.boolean(), affinity: fc.constantFrom(0, 60),
+  name: fc.constantFrom(...NAMES),
+  present: fc.boolean(),
+  frontends: some(8, 4),
+  cluster: some(9, 6),
+  local: some(9, 3),
+  terminating: fc.boolean(),
+  maglev: fc.boolean(),
+  affinity: fc.constantFrom(0, 60),
 });
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 6, arbitrary: fc.array(wish, { minLength: 1, maxLength: 4 }).map((wishes) => ({ wishes })) },
@@ -66,9 +72,18 @@ class World {
 }
 
 function build(one: Wish): DesiredService {
-  const backends = (numbers: readonly number[]): Backend[] => numbers.toSorted((a, b) => a - b).map((i) => backend(`10.1.0.${i}`, { terminating: one.terminating && i % 2 === 0, local: i < 4 }));
-  const frontends: Frontend[] = one.frontends.toSorted((a, b) => a - b).map((i) => frontend(`10.96.0.${i}`, { kind: i % 2 === 0 ? 'ClusterIP' : 'ExternalIP' }));
-  return service(one.name, { frontends, cluster: backends(one.cluster), local: backends(one.local), algorithm: one.maglev ? 'maglev' : 'random', affinitySeconds: one.affinity });
+  const backends = (numbers: readonly number[]): Backend[] =>
+    numbers.toSorted((a, b) => a - b).map((i) => backend(`10.1.0.${i}`, { terminating: one.terminating && i % 2 === 0, local: i < 4 }));
+  const frontends: Frontend[] = one.frontends
+    .toSorted((a, b) => a - b)
+    .map((i) => frontend(`10.96.0.${i}`, { kind: i % 2 === 0 ? 'ClusterIP' : 'ExternalIP' }));
+  return service(one.name, {
+    frontends,
+    cluster: backends(one.cluster),
+    local: backends(one.local),
+    algorithm: one.maglev ? 'maglev' : 'random',
+    affinitySeconds: one.affinity,
+  });
 }
 
 /** Runs a history, checking after every write. */

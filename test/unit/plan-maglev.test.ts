@@ -41,12 +41,18 @@ describe('a table', () => {
     expect(named(shuffled, 2039)).toEqual(named(identities, 2039));
   });
 
-  test.each([[10, 0.06], [100, 0.03]])('of %i backends keeps nearly all other slots when one goes', (count, most) => {
+  test.each([
+    [10, 0.06],
+    [100, 0.03],
+  ])('of %i backends keeps nearly all other slots when one goes', (count, most) => {
     const all = backends(count);
     const gone = all[count >> 1]!;
     const size = tableSize(count);
     const before = named(all, size);
-    const after = named(all.filter((identity) => identity !== gone), size);
+    const after = named(
+      all.filter((identity) => identity !== gone),
+      size,
+    );
     const others = before.map((identity, slot) => ({ identity, now: after[slot] })).filter(({ identity }) => identity !== gone);
     const moved = others.filter(({ identity, now }) => identity !== now).length;
     expect(moved / others.length).toBeLessThan(most);

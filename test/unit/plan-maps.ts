@@ -30,7 +30,8 @@ export class Maps {
         return;
       case 'backend.flags': {
         const held = this.backends.get(write.backend.id);
-        if (held?.address !== write.backend.address || held.port !== write.backend.port || held.service !== write.backend.service) throw new Error('flags of another backend');
+        if (held?.address !== write.backend.address || held.port !== write.backend.port || held.service !== write.backend.service)
+          throw new Error('flags of another backend');
         this.backends.set(write.backend.id, write.backend);
         return;
       }
@@ -39,7 +40,8 @@ export class Maps {
         return;
       case 'ring.write':
         for (const region of this.#liveRegions()) {
-          if (write.base < region.base + region.count + region.table && region.base < write.base + write.slots.length) throw new Error('wrote over a region in use');
+          if (write.base < region.base + region.count + region.table && region.base < write.base + write.slots.length)
+            throw new Error('wrote over a region in use');
         }
         this.ring.set(write.slots, write.base);
         return;
@@ -82,25 +84,27 @@ export class Maps {
 
   /** What the maps do, in the model's words and without ids: comparable to what was desired. */
   asDesired(): DesiredService[] {
-    return [...this.services.values()].sort((a, b) => (a.key < b.key ? -1 : 1)).map((service) => ({
-      key: service.key,
-      namespace: service.namespace,
-      name: service.name,
-      portName: service.portName,
-      protocol: service.protocol,
-      family: service.family,
-      algorithm: service.algorithm,
-      affinitySeconds: service.affinitySeconds,
-      internalLocal: service.internalLocal,
-      externalLocal: service.externalLocal,
-      hasAny: service.hasAny,
-      frontends: [...this.frontends.values()]
-        .filter((frontend) => frontend.service === service.id)
-        .map(({ address, port, kind, hostOnly }) => ({ address, port, kind, hostOnly }))
-        .sort((a, b) => (formatEndpoint(a.address, a.port) < formatEndpoint(b.address, b.port) ? -1 : 1)),
-      cluster: this.#membersOf(service.cluster),
-      local: this.#membersOf(service.local),
-    }));
+    return [...this.services.values()]
+      .sort((a, b) => (a.key < b.key ? -1 : 1))
+      .map((service) => ({
+        key: service.key,
+        namespace: service.namespace,
+        name: service.name,
+        portName: service.portName,
+        protocol: service.protocol,
+        family: service.family,
+        algorithm: service.algorithm,
+        affinitySeconds: service.affinitySeconds,
+        internalLocal: service.internalLocal,
+        externalLocal: service.externalLocal,
+        hasAny: service.hasAny,
+        frontends: [...this.frontends.values()]
+          .filter((frontend) => frontend.service === service.id)
+          .map(({ address, port, kind, hostOnly }) => ({ address, port, kind, hostOnly }))
+          .sort((a, b) => (formatEndpoint(a.address, a.port) < formatEndpoint(b.address, b.port) ? -1 : 1)),
+        cluster: this.#membersOf(service.cluster),
+        local: this.#membersOf(service.local),
+      }));
   }
 
   #membersOf({ base, count }: SetRegion): Backend[] {
@@ -132,8 +136,20 @@ export function frontend(address: string, options: Partial<Frontend> = {}): Fron
 /** "web" or "team/web": a desired service, random, TCP over IPv4, with nothing in it. */
 export function service(name: string, options: Partial<DesiredService> = {}): DesiredService {
   return {
-    key: `default/${name}:http/TCP/4`, namespace: 'default', name, portName: 'http', protocol: 'TCP', family: 4,
-    algorithm: 'random', affinitySeconds: 0, internalLocal: false, externalLocal: false, hasAny: true,
-    frontends: [], cluster: [], local: [], ...options,
+    key: `default/${name}:http/TCP/4`,
+    namespace: 'default',
+    name,
+    portName: 'http',
+    protocol: 'TCP',
+    family: 4,
+    algorithm: 'random',
+    affinitySeconds: 0,
+    internalLocal: false,
+    externalLocal: false,
+    hasAny: true,
+    frontends: [],
+    cluster: [],
+    local: [],
+    ...options,
   };
 }

@@ -8,7 +8,12 @@ import { backend, frontend, Maps, service } from './plan-maps.ts';
 
 const CAPACITY: Capacity = { services: 100, frontends: 100, backends: 100, ringSlots: 10_000 };
 
-function start(capacity: Partial<Capacity> = {}): { maps: Maps; planner: Planner; run: (plan: Plan) => string[]; want: (...desired: DesiredService[]) => Plan } {
+function start(capacity: Partial<Capacity> = {}): {
+  maps: Maps;
+  planner: Planner;
+  run: (plan: Plan) => string[];
+  want: (...desired: DesiredService[]) => Plan;
+} {
   const maps = new Maps({ ...CAPACITY, ...capacity });
   const planner = new Planner(maps.snapshot());
   planner.planAll([]);
@@ -97,7 +102,9 @@ describe('a plan', () => {
     const one = start();
     one.run(one.want({ ...web, algorithm: 'maglev' }));
     const other = start();
-    other.run(other.want(service('first', { cluster: [backend('10.1.0.7'), backend('10.1.0.8')] }), { ...web, algorithm: 'maglev', cluster: [web.cluster[1]!] }));
+    other.run(
+      other.want(service('first', { cluster: [backend('10.1.0.7'), backend('10.1.0.8')] }), { ...web, algorithm: 'maglev', cluster: [web.cluster[1]!] }),
+    );
     other.run(other.want({ ...web, algorithm: 'maglev' }));
     expect([...other.maps.backends.keys()]).not.toEqual([...one.maps.backends.keys()]);
     expect(tableOf(other.maps)).toEqual(tableOf(one.maps));

@@ -5,7 +5,10 @@ import { RingAllocator } from '../../agent/plan/ring.ts';
 
 describe('the ring', () => {
   test('starts with the gaps between what is in use', () => {
-    const ring = new RingAllocator(100, [{ base: 50, length: 10 }, { base: 0, length: 20 }]);
+    const ring = new RingAllocator(100, [
+      { base: 50, length: 10 },
+      { base: 0, length: 20 },
+    ]);
     expect(ring.free).toBe(70);
     expect(ring.take(40)).toBe(60);
     expect(ring.take(30)).toBe(20);
@@ -27,13 +30,21 @@ describe('the ring', () => {
   });
 
   test('tolerates what it is told in use to overlap or reach outside', () => {
-    const ring = new RingAllocator(30, [{ base: 0, length: 20 }, { base: 5, length: 5 }, { base: 28, length: 100 }, { base: 1000, length: 1 }]);
+    const ring = new RingAllocator(30, [
+      { base: 0, length: 20 },
+      { base: 5, length: 5 },
+      { base: 28, length: 100 },
+      { base: 1000, length: 1 },
+    ]);
     expect(ring.take(8)).toBe(20);
     expect(ring.free).toBe(0);
   });
 
   test('never hands out a slot twice, loses none, and finds every fit', () => {
-    const step = fc.oneof(fc.nat({ max: 60 }).map((length) => ({ take: length + 1 })), fc.nat().map((index) => ({ back: index })));
+    const step = fc.oneof(
+      fc.nat({ max: 60 }).map((length) => ({ take: length + 1 })),
+      fc.nat().map((index) => ({ back: index })),
+    );
     fc.assert(
       fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
         const size = 500;
