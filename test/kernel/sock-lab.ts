@@ -132,9 +132,8 @@ export class SockLab {
     this.#cgroup = `${cgroupMount()}/${this.#name}`;
   }
 
-  /** Builds and attaches the programs. `hostNetns`: the cookie that config.host_netns is to hold. */
+  /** Loads and attaches the programs of build/maglane.bpf.o. `hostNetns`: the cookie that config.host_netns is to hold. */
   start(hostNetns: bigint): void {
-    execFileSync('make', ['-s', '-C', `${ROOT}bpf`], { stdio: ['ignore', 'inherit', 'inherit'] });
     const object = (this.#object = native.open(`${ROOT}build/maglane.bpf.o`));
     for (const program of object.programs()) object.setAutoload(program, HOOKS.includes(hookOf(program)));
     object.setMaxEntries('flows', 1024);

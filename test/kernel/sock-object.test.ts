@@ -8,7 +8,6 @@ const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 let btf = '';
 
 beforeAll(() => {
-  execFileSync('make', ['-s', '-C', `${ROOT}bpf`], { stdio: ['ignore', 'inherit', 'inherit'] });
   btf = execFileSync('bpftool', ['btf', 'dump', 'file', `${ROOT}build/maglane.bpf.o`], { encoding: 'utf8' });
 });
 
