@@ -104,65 +104,69 @@ static __noinline struct frontend *recognise(void *ctx, const struct packet *p, 
 static __noinline __u32 choose(void *ctx, const struct packet *p, const struct frontend *frontend,
 			       struct verdict *v)
 {
-	const struct service *svc = find_service(frontend->service);
-	struct choice choice;
-	enum set_index set;
+	struct choice choice = {};
+	enum outcome outcome = choose_for_frontend(frontend, FROM_OUTSIDE, hash_tuple(&p->tuple),
+						   &p->tuple.saddr, &choice);
 
-	if (!svc) {
+	if (outcome == CHOSEN && addr_is_v4(&choice.backend->addr) != p->v4)
+		outcome = INCONSISTENT;
+	switch (outcome) {
+	case CHOSEN:
+		break;
+	case NO_ENDPOINTS:
+		decide(v, ACTION_REJECT, REASON_REJECT_NO_ENDPOINTS);
+		return 0;
+	case NO_LOCAL:
+		decide(v, ACTION_DROP, REASON_DROP_NO_LOCAL);
+		return 0;
+	default:
 		decide(v, ACTION_DROP, REASON_DROP_INCONSISTENT);
 		return 0;
 	}
-	set = set_for_packet(svc, frontend->kind);
-	if (get_set(svc, set)->count == 0) {
-		if (svc->flags & SERVICE_HAS_ANY)
-			decide(v, ACTION_DROP, REASON_DROP_NO_LOCAL);
-		else
-			decide(v, ACTION_REJECT, REASON_REJECT_NO_ENDPOINTS);
-		return 0;
-	}
-	choice = choose_backend(frontend->service, svc, set, hash_tuple(&p->tuple), &p->tuple.saddr);
-	if (!choice.backend || addr_is_v4(&choice.backend->addr) != p->v4) {
-		decide(v, ACTION_DROP, REASON_DROP_INCONSISTENT);
-		return 0;
-	}
+
 	v->to = p->tuple;
 	v->to.daddr = choice.backend->addr;
 	v->to.dport = choice.backend->port;
 	if (choice.backend->flags & BACKEND_LOCAL) {
 		decide(v, ACTION_REWRITE, REASON_NEW_LOCAL);
-		return choice.id;
+	} else {
+		if (!route_from_here(ctx, p, v))
+			return 0;
+		decide(v, ACTION_SEND, REASON_NEW_REMOTE);
 	}
-	if (!route_from_here(ctx, p, v))
-		return 0;
-	decide(v, ACTION_SEND, REASON_NEW_REMOTE);
+	count_connection(choice.backend);
 	return choice.id;
 }
 
-/* Third step: a source port, and both halves of the flow. */
-static __noinline void enter(const struct packet *p, __u32 service, __u32 id, struct verdict *v)
+/*
+ * Third step: a source port, and both halves of the flow. 0: done. Otherwise an enum reason.
+ * Not static: the verifier then proves it once, and not once for each way that leads here.
+ */
+__noinline int enter(const struct packet *p, struct verdict *v, __u32 service, __u32 id)
 {
-	int local = v->action == ACTION_REWRITE;
-	struct flow flow = {
-		.to = reversed(&p->tuple),
-		.service = service,
-		.backend = id,
-		.seen = coarse_seconds(),
-		.flags = local ? FLOW_REPLY : FLOW_REPLY | FLOW_FORWARD,
-	};
-	struct backend *backend = get_backend(id, service);
-	int failed;
+	struct flow flow = { .service = service, .backend = id, .seen = coarse_seconds() };
+	struct tuple from, to;
+	int failed, local;
 
+	if (!p || !v) /* so it asks for this, too */
+		return REASON_DROP_INCONSISTENT;
+	local = v->action == ACTION_REWRITE;
+	from = p->tuple;
+	to = v->to;
+
+	flow.to = reversed(&from);
+	flow.flags = local ? FLOW_REPLY : FLOW_REPLY | FLOW_FORWARD;
 	/* A local backend sees the client as it is; only when the client uses one port through
 	 * two frontends to the same backend, one of the two gets another port. */
-	failed = claim_port(&v->to, &flow, hash_tuple(&p->tuple), local);
+	failed = claim_port(&to, &flow, hash_tuple(&from), local);
 	if (failed)
-		return decide(v, ACTION_DROP, failed);
-	flow.to = v->to;
+		return failed;
+	flow.to = to;
 	flow.flags &= ~FLOW_REPLY;
-	if (bpf_map_update_elem(&flows, &p->tuple, &flow, BPF_ANY))
-		return decide(v, ACTION_DROP, REASON_DROP_FLOWS_FULL);
-	if (backend)
-		count_connection(backend);
+	if (bpf_map_update_elem(&flows, &from, &flow, BPF_ANY))
+		return REASON_DROP_FLOWS_FULL;
+	v->to.sport = to.sport;
+	return 0;
 }
 
 /*
@@ -173,13 +177,17 @@ static __always_inline void ingress(void *ctx, const struct packet *p, struct ve
 {
 	const struct frontend *frontend = recognise(ctx, p, v);
 	__u32 service, backend;
+	int failed;
 
 	if (!frontend)
 		return;
 	service = frontend->service;
 	backend = choose(ctx, p, frontend, v);
-	if (backend)
-		enter(p, service, backend, v);
+	if (!backend)
+		return;
+	failed = enter(p, v, service, backend);
+	if (failed)
+		decide(v, ACTION_DROP, failed);
 }
 
 /*

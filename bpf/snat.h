@@ -63,19 +63,16 @@ static __always_inline struct holder judge_holder(const struct flow *reply, __u8
 /*
  * Enters the half `reply` under a source port that is free towards the backend, and puts that
  * port into `to`. `keep` tries the port that is in `to` first: the client's own.
- * 0: done. Otherwise an enum reason. Not static: the verifier then walks through the loop once,
- * and not once for each way that leads here.
+ * 0: done. Otherwise an enum reason.
  */
-__noinline int claim_port(struct tuple *to, const struct flow *reply, __u32 hash, int keep)
+static __always_inline int claim_port(struct tuple *to, const struct flow *reply, __u32 hash,
+				      int keep)
 {
-	struct tuple key;
+	struct tuple key = reversed(to);
 	__be16 oldest = 0;
 	int oldest_age = 0;
 	int i;
 
-	if (!to || !reply) /* for the verifier, which proves a global function on its own */
-		return REASON_DROP_INCONSISTENT;
-	key = reversed(to);
 	for (i = 0; i < SNAT_TRIES; i++) {
 		struct holder holder;
 		struct flow *known;
