@@ -43,7 +43,7 @@ const TABLE = {
   maxFrontends: option({ value: 'N', read: integer(16, 4_194_304), default: '65536', help: 'address, port and protocol triples' }),
   maxBackends: option({ value: 'N', read: integer(16, 4_194_304), default: '262144', help: 'backends, 32 bytes each' }),
   ringSlots: option({ value: 'N', read: integer(1024, 67_108_864), default: '4194304', help: 'slots for backend sets and Maglev tables, 4 bytes each' }),
-  maxFlows: option({ value: 'N', read: integer(1024, 16_777_216), default: '262144', help: 'tracked flows, two entries each; the least recently used go first' }),
+  maxFlows: option({ value: 'N', read: integer(1024, 16_777_216), default: '131072', help: 'tracked flows, two entries each; the least recently used go first' }),
   maxAffinity: option({ value: 'N', read: integer(64, 16_777_216), default: '65536', help: 'remembered clients; the least recently used go first' }),
   healthzBindAddress: option({ value: 'IP:PORT|off', read: bindAddress, default: '0.0.0.0:10256', help: '/healthz and /livez' }),
   metricsBindAddress: option({ value: 'IP:PORT|off', read: bindAddress, default: '127.0.0.1:10249', help: '/metrics' }),
