@@ -59,10 +59,12 @@ $(ABI): build/maglane.bpf.o agent/dataplane/generate-abi.ts
 	@$(NODE) agent/dataplane/generate-abi.ts
 
 # Split at the dynamic imports, so that a command loads only its own part. Some libraries are CommonJS
-# and require what Node has built in: the banner lets them.
+# and require what Node has built in: the banner lets them. yaml comes in both kinds; `await import('yaml')`
+# finds its names only in the ES module.
 build/maglane.mjs: $(ABI) $(SOURCES)
 	@mkdir -p $(@D) && rm -f $(@D)/*.mjs $(@D)/*.mjs.map
 	@esbuild agent/cli/main.ts --bundle --splitting --platform=node --target=node24 --format=esm --sourcemap --log-level=warning \
 	  --outdir=$(@D) --entry-names=maglane --chunk-names=[name]-[hash] --out-extension:.js=.mjs \
+	  --alias:yaml=./node_modules/yaml/browser/index.js \
 	  --define:MAGLANE_VERSION="\"$$($(NODE) -p 'require("./package.json").version')\"" \
 	  --banner:js="import { createRequire as bundleRequire } from 'node:module'; const require = bundleRequire(import.meta.url);"
