@@ -1,7 +1,10 @@
 import { defineConfig } from 'vitest/config';
 
+/** In a VM without KVM (tools/vm) everything takes its time. */
+const patience = process.env['MAGLANE_VM'] === undefined ? 1 : 10;
+
 /** Unit tests run in threads; kernel and cluster tests share one kernel, so they run one file at a time. */
-const onKernel = { pool: 'forks', fileParallelism: false, testTimeout: 60_000, hookTimeout: 120_000 } as const;
+const onKernel = { pool: 'forks', fileParallelism: false, testTimeout: 60_000 * patience, hookTimeout: 120_000 * patience } as const;
 
 export default defineConfig({
   test: {
