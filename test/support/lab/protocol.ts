@@ -1,0 +1,47 @@
+/** What a lab asks of its probers, and what they answer: one JSON object a line. */
+
+/** One answer of a server, or the errno that came instead. */
+export interface Answer {
+  /** Who answered; "" with an error. */
+  readonly server: string;
+  /** The client's address as the server saw it: "10.244.1.10:40000". */
+  readonly from: string;
+  /** Unconnected UDP: from where the answer came. */
+  readonly replyFrom?: string;
+  /** "ECONNREFUSED", "ETIMEDOUT"...; undefined when there was an answer. */
+  readonly error?: string;
+}
+
+/** What steady traffic has met. */
+export interface Tally {
+  readonly answers: number;
+  /** Answers by server. */
+  readonly servers: Readonly<Record<string, number>>;
+  /** Failures by errno. */
+  readonly errors: Readonly<Record<string, number>>;
+}
+
+export interface Target {
+  readonly host: string;
+  readonly port: number;
+}
+
+export type Request =
+  | { readonly op: 'serve'; readonly name: string; readonly tcp?: readonly number[]; readonly udp?: readonly number[]; readonly address?: string }
+  | { readonly op: 'connect'; readonly target: Target; readonly count: number; readonly parallel: number; readonly timeoutMs: number }
+  | {
+      readonly op: 'send';
+      readonly target: Target;
+      readonly count: number;
+      readonly connected: boolean;
+      readonly oneSocket: boolean;
+      readonly timeoutMs: number;
+    }
+  | { readonly op: 'hold'; readonly target: Target }
+  | { readonly op: 'echo'; readonly held: number; readonly timeoutMs: number }
+  | { readonly op: 'release'; readonly held: number }
+  | { readonly op: 'traffic'; readonly target: Target; readonly perSecond: number; readonly timeoutMs: number }
+  | { readonly op: 'tally'; readonly traffic: number; readonly stop: boolean }
+  | { readonly op: 'get'; readonly url: string; readonly timeoutMs: number };
+
+export type Reply = { readonly id: number; readonly result: unknown } | { readonly id: number; readonly failed: string };
