@@ -41,7 +41,10 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   if (obstacles.length > 0) throw new Error(obstacles.join('; '));
   const metrics = new Metrics();
   const source = await createSource(options, log, metrics);
-  const dataplane = Dataplane.open({ ...sizes(options), bpffs: options.bpffs, cgroup: cgroup ?? '', xdpMode: options.xdpMode, snatPorts: options.snatPorts }, log);
+  const dataplane = Dataplane.open(
+    { ...sizes(options), bpffs: options.bpffs, cgroup: cgroup ?? '', xdpMode: options.xdpMode, snatPorts: options.snatPorts },
+    log,
+  );
   try {
     await new Agent(options, log, metrics, source, dataplane).run(stop);
   } finally {

@@ -10,10 +10,24 @@ const SYNC_BOUNDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 export function agentMetrics(metrics: Metrics, model: Model, dataplane: Dataplane): { syncs: Histogram; failures: Counter } {
   metrics.gauge('maglane_objects', 'Objects known, by kind.', () => {
     const { services, slices, endpoints } = model.counts;
-    return [[{ kind: 'service' }, services], [{ kind: 'endpointslice' }, slices], [{ kind: 'endpoint' }, endpoints]];
+    return [
+      [{ kind: 'service' }, services],
+      [{ kind: 'endpointslice' }, slices],
+      [{ kind: 'endpoint' }, endpoints],
+    ];
   });
-  metrics.gauge('maglane_map_entries', 'Entries of each map.', () => dataplane.view().maps().map(({ name, entries }) => [{ map: name }, entries]));
-  metrics.gauge('maglane_map_max_entries', 'Size of each map.', () => dataplane.view().maps().map(({ name, maxEntries }) => [{ map: name }, maxEntries]));
+  metrics.gauge('maglane_map_entries', 'Entries of each map.', () =>
+    dataplane
+      .view()
+      .maps()
+      .map(({ name, entries }) => [{ map: name }, entries]),
+  );
+  metrics.gauge('maglane_map_max_entries', 'Size of each map.', () =>
+    dataplane
+      .view()
+      .maps()
+      .map(({ name, maxEntries }) => [{ map: name }, maxEntries]),
+  );
   metrics.gauge('maglane_verdict_packets_total', 'Packets, or socket calls, by what became of them.', () => counters(dataplane, 'packets'), 'counter');
   metrics.gauge('maglane_verdict_bytes_total', 'Bytes, by what became of them.', () => counters(dataplane, 'bytes'), 'counter');
   metrics.gauge('process_resident_memory_bytes', 'Memory of the agent.', () => [[{}, process.memoryUsage.rss()]]);
@@ -43,7 +57,10 @@ export function watchMetrics(metrics: Metrics): SourceObserver {
 }
 
 function counters(dataplane: Dataplane, what: 'packets' | 'bytes'): [{ reason: string }, number][] {
-  return dataplane.view().counters().map((counter) => [{ reason: counter.reason }, counter[what]]);
+  return dataplane
+    .view()
+    .counters()
+    .map((counter) => [{ reason: counter.reason }, counter[what]]);
 }
 
 function cpuSeconds(): number {

@@ -26,7 +26,14 @@ interface BackendRow {
 export async function backends(bpffs: string, format: OutputFormat, name: string | undefined): Promise<void> {
   const view = openView(bpffs);
   try {
-    await print(format, found(readRows(view).filter((row) => matches(row, name)), name), table);
+    await print(
+      format,
+      found(
+        readRows(view).filter((row) => matches(row, name)),
+        name,
+      ),
+      table,
+    );
   } finally {
     view.close();
   }
@@ -62,14 +69,25 @@ const sortKey = (row: BackendRow): string => [row.namespace, row.name, row.port,
 
 function table(rows: readonly BackendRow[]): string {
   if (rows.length === 0) return 'no backends are programmed\n';
-  const columns = [{ title: 'SERVICE' }, { title: 'PROTO' }, { title: 'BACKEND' }, { title: 'WHERE' }, { title: 'STATE' }, { title: 'CONNECTIONS', right: true }, { title: 'SHARE', right: true }];
-  return formatTable(columns, rows.map((row) => [
-    row.name === '' ? '(deleted)' : `${row.namespace}/${row.name}${row.port === '' ? '' : `:${row.port}`}`,
-    row.protocol,
-    formatEndpoint(row.address, row.backendPort),
-    row.local ? 'here' : 'elsewhere',
-    row.state,
-    String(row.connections),
-    `${Math.round(row.share * 100)} %`,
-  ]));
+  const columns = [
+    { title: 'SERVICE' },
+    { title: 'PROTO' },
+    { title: 'BACKEND' },
+    { title: 'WHERE' },
+    { title: 'STATE' },
+    { title: 'CONNECTIONS', right: true },
+    { title: 'SHARE', right: true },
+  ];
+  return formatTable(
+    columns,
+    rows.map((row) => [
+      row.name === '' ? '(deleted)' : `${row.namespace}/${row.name}${row.port === '' ? '' : `:${row.port}`}`,
+      row.protocol,
+      formatEndpoint(row.address, row.backendPort),
+      row.local ? 'here' : 'elsewhere',
+      row.state,
+      String(row.connections),
+      `${Math.round(row.share * 100)} %`,
+    ]),
+  );
 }

@@ -9,5 +9,7 @@ import { print } from './output.ts';
  */
 export async function cleanup(bpffs: string, format: OutputFormat): Promise<void> {
   const removed = remove(bpffs);
-  await print(format, { bpffs, removed }, () => (removed.length === 0 ? `nothing to remove under ${bpffs}\n` : removed.map((line) => `removed ${line}\n`).join('')));
+  await print(format, { bpffs, removed }, () =>
+    removed.length === 0 ? `nothing to remove under ${bpffs}\n` : removed.map((line) => `removed ${line}\n`).join(''),
+  );
 }

@@ -31,14 +31,17 @@ inspector('backends', 'every backend: where it is, whether it serves, what it wa
   .argument('[name]', 'only those of this Service: NAME or NAMESPACE/NAME')
   .action(async (name: string | undefined, options: Inspect) => (await import('./backends.ts')).backends(options.bpffs, outputFormat(options.output), name));
 
-inspector('status', 'the agent, its devices, how full the maps are, what became of the packets')
-  .action(async (options: Inspect) => (await import('./status.ts')).status(options.bpffs, outputFormat(options.output)));
+inspector('status', 'the agent, its devices, how full the maps are, what became of the packets').action(async (options: Inspect) =>
+  (await import('./status.ts')).status(options.bpffs, outputFormat(options.output)),
+);
 
-inspector('cleanup', 'detach everything and remove the pins: Services stop working on this node')
-  .action(async (options: Inspect) => (await import('./cleanup.ts')).cleanup(options.bpffs, outputFormat(options.output)));
+inspector('cleanup', 'detach everything and remove the pins: Services stop working on this node').action(async (options: Inspect) =>
+  (await import('./cleanup.ts')).cleanup(options.bpffs, outputFormat(options.output)),
+);
 
-inspector('version', 'what this is')
-  .action(async (options: Inspect) => print(outputFormat(options.output), version(), (data) => `maglane ${data.version} (node ${data.node}, abi ${data.abi})\n`));
+inspector('version', 'what this is').action(async (options: Inspect) =>
+  print(outputFormat(options.output), version(), (data) => `maglane ${data.version} (node ${data.node}, abi ${data.abi})\n`),
+);
 
 await run();
 

@@ -18,14 +18,27 @@ interface ServiceRow {
   readonly internalTrafficPolicy: 'Cluster' | 'Local';
   readonly externalTrafficPolicy: 'Cluster' | 'Local';
   readonly frontends: readonly { readonly kind: string; readonly address: string; readonly port: number; readonly hostOnly: boolean }[];
-  readonly backends: readonly { readonly address: string; readonly port: number; readonly local: boolean; readonly terminating: boolean; readonly connections: number }[];
+  readonly backends: readonly {
+    readonly address: string;
+    readonly port: number;
+    readonly local: boolean;
+    readonly terminating: boolean;
+    readonly connections: number;
+  }[];
 }
 
 /** Prints the table, or the rows as JSON or YAML. */
 export async function services(bpffs: string, format: OutputFormat, name: string | undefined): Promise<void> {
   const view = openView(bpffs);
   try {
-    await print(format, found(readRows(view).filter((row) => matches(row, name)), name), table);
+    await print(
+      format,
+      found(
+        readRows(view).filter((row) => matches(row, name)),
+        name,
+      ),
+      table,
+    );
   } finally {
     view.close();
   }
@@ -68,14 +81,25 @@ const sortKey = (row: ServiceRow): string => [row.namespace, row.name, row.port,
 /** One line a frontend; what belongs to the whole Service stands on its first line only. */
 function table(rows: readonly ServiceRow[]): string {
   if (rows.length === 0) return 'no Services are programmed\n';
-  const columns = [{ title: 'SERVICE' }, { title: 'KIND' }, { title: 'FRONTEND' }, { title: 'PROTO' }, { title: 'CHOICE' }, { title: 'BACKENDS' }, { title: 'CONNECTIONS', right: true }];
-  return formatTable(columns, rows.flatMap((row) => {
-    const service = `${row.namespace}/${row.name}${row.port === '' ? '' : `:${row.port}`}`;
-    const lines = row.frontends.map((frontend) => [frontend.kind, formatEndpoint(frontend.address as never, frontend.port), row.protocol]);
-    if (lines.length === 0) lines.push(['-', '-', row.protocol]);
-    const connections = String(row.backends.reduce((sum, backend) => sum + backend.connections, 0));
-    return lines.map((line, i) => (i === 0 ? [service, ...line, choice(row), backendSummary(row), connections] : ['', ...line]));
-  }));
+  const columns = [
+    { title: 'SERVICE' },
+    { title: 'KIND' },
+    { title: 'FRONTEND' },
+    { title: 'PROTO' },
+    { title: 'CHOICE' },
+    { title: 'BACKENDS' },
+    { title: 'CONNECTIONS', right: true },
+  ];
+  return formatTable(
+    columns,
+    rows.flatMap((row) => {
+      const service = `${row.namespace}/${row.name}${row.port === '' ? '' : `:${row.port}`}`;
+      const lines = row.frontends.map((frontend) => [frontend.kind, formatEndpoint(frontend.address as never, frontend.port), row.protocol]);
+      if (lines.length === 0) lines.push(['-', '-', row.protocol]);
+      const connections = String(row.backends.reduce((sum, backend) => sum + backend.connections, 0));
+      return lines.map((line, i) => (i === 0 ? [service, ...line, choice(row), backendSummary(row), connections] : ['', ...line]));
+    }),
+  );
 }
 
 function choice(row: ServiceRow): string {

@@ -23,7 +23,16 @@ export async function status(bpffs: string, format: OutputFormat): Promise<void>
   const view = openView(bpffs);
   try {
     const { services, frontends, backends } = view.read();
-    const data = { bpffs, agent: view.agent(), services: services.length, frontends: frontends.length, backends: backends.length, devices: view.devices(), maps: view.maps(), counters: view.counters() };
+    const data = {
+      bpffs,
+      agent: view.agent(),
+      services: services.length,
+      frontends: frontends.length,
+      backends: backends.length,
+      devices: view.devices(),
+      maps: view.maps(),
+      counters: view.counters(),
+    };
     await print<Status>(format, data, page);
   } finally {
     view.close();
@@ -44,7 +53,9 @@ function page(data: Status): string {
 }
 
 function agentLines({ agent, bpffs, services, frontends, backends }: Status): string {
-  const state = agent.running ? `running, pid ${agent.pid}, since ${time(agent.started)}` : `not running (last: pid ${agent.pid}); the kernel goes on with what it has`;
+  const state = agent.running
+    ? `running, pid ${agent.pid}, since ${time(agent.started)}`
+    : `not running (last: pid ${agent.pid}); the kernel goes on with what it has`;
   return [
     `node      ${agent.nodeName}`,
     `agent     ${state}, version ${agent.version}`,
@@ -68,14 +79,20 @@ function deviceTable(devices: readonly Device[]): string {
 
 function mapTable({ maps }: Status): string {
   const columns = [{ title: 'MAP' }, { title: 'ENTRIES', right: true }, { title: 'SIZE', right: true }, { title: 'FULL', right: true }];
-  return formatTable(columns, maps.map(({ name, entries, maxEntries }) => [name, String(entries), String(maxEntries), `${Math.round((100 * entries) / maxEntries)} %`]));
+  return formatTable(
+    columns,
+    maps.map(({ name, entries, maxEntries }) => [name, String(entries), String(maxEntries), `${Math.round((100 * entries) / maxEntries)} %`]),
+  );
 }
 
 function counterTable({ counters }: Status): string {
   const seen = counters.filter(({ packets }) => packets > 0);
   if (seen.length === 0) return 'no packet and no socket has been seen yet\n';
   const columns = [{ title: 'VERDICT' }, { title: 'PACKETS', right: true }, { title: 'BYTES', right: true }];
-  return formatTable(columns, seen.map(({ reason, packets, bytes }) => [reason, String(packets), String(bytes)]));
+  return formatTable(
+    columns,
+    seen.map(({ reason, packets, bytes }) => [reason, String(packets), String(bytes)]),
+  );
 }
 
 const time = (ms: number): string => new Date(ms).toISOString();

@@ -3,7 +3,10 @@ import { optionRows } from './options.ts';
 
 /** The page in Markdown. */
 export function optionsPage(): string {
-  const rows = optionRows().map(({ key, flag, value, default: standard, help }) => `| \`${flag}\` | \`${key}\` | ${cell(value)} | ${key === 'nodeName' ? 'the host name' : cell(standard)} | ${help} |`);
+  const rows = optionRows().map(
+    ({ key, flag, value, default: standard, help }) =>
+      `| \`${flag}\` | \`${key}\` | ${cell(value)} | ${key === 'nodeName' ? 'the host name' : cell(standard)} | ${help} |`,
+  );
   return [
     '# Options of `maglane agent`',
     '',

@@ -27,8 +27,7 @@ export function oneOf<const T extends string>(...words: readonly T[]): Reader<T>
 }
 
 /** true or false. */
-export const bool: Reader<boolean> = (value) =>
-  value === 'true' ? true : value === 'false' ? false : new Expected('true or false');
+export const bool: Reader<boolean> = (value) => (value === 'true' ? true : value === 'false' ? false : new Expected('true or false'));
 
 /** A whole number within bounds, both included. */
 export function integer(min: number, max: number): Reader<number> {

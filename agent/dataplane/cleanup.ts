@@ -12,7 +12,7 @@ import { Maps, namesIn } from './maps.ts';
  */
 export function cleanup(bpffs: string): readonly string[] {
   if (!existsSync(bpffs)) return [];
-  const lock = lockFolder(bpffs);
+  const lock = lockFolder(bpffs, 'stop it first');
   const maps = Maps.openPins(`${bpffs}/maps`);
   try {
     const removed = detachAll(`${bpffs}/links`, maps);

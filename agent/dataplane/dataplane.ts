@@ -62,7 +62,7 @@ export class Dataplane {
    */
   static open(options: DataplaneOptions, log: Logger): Dataplane {
     mkdirSync(`${options.bpffs}/links`, { recursive: true });
-    const lock = lockFolder(options.bpffs);
+    const lock = lockFolder(options.bpffs, 'stop it, or give this one a --bpffs of its own');
     let object: BpfObject | undefined;
     try {
       object = native.open(options.object ?? findObject());

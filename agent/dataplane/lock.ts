@@ -4,14 +4,15 @@ import native from '../../native/index.js';
 
 /**
  * Locks the folder.
+ * @param remedy what to do when an agent holds it.
  * @returns a descriptor that holds the lock until it is closed.
- * @throws Error with one line when another agent holds it.
+ * @throws Error with one line when an agent holds it.
  */
-export function lockFolder(bpffs: string): number {
+export function lockFolder(bpffs: string, remedy: string): number {
   const lock = native.lock(bpffs);
   if (lock !== undefined) return lock;
   const pid = agentPid(bpffs);
-  throw new Error(`another agent${pid === undefined || pid === 0 ? '' : ` (pid ${pid})`} runs on ${bpffs}: stop it, or give this one a --bpffs of its own`);
+  throw new Error(`an agent${pid === undefined || pid === 0 ? '' : ` (pid ${pid})`} runs on ${bpffs}: ${remedy}`);
 }
 
 /**

@@ -20,12 +20,14 @@ const LONGEST = 4096;
  */
 export function createLog(level: LogLevel, format: 'text' | 'json', write: (line: string) => void = (line) => process.stderr.write(line)): Log {
   const least = LEVELS.indexOf(level);
-  const at = (own: LogLevel) => (message: string, fields: Record<string, unknown> = {}) => {
-    if (LEVELS.indexOf(own) < least) return;
-    const time = new Date().toISOString();
-    const line = format === 'json' ? JSON.stringify({ time, level: own, message, ...fields }) : `${time} ${own.padEnd(5)} ${message}${inText(fields)}`;
-    write(`${escapeControls(line).slice(0, LONGEST)}\n`);
-  };
+  const at =
+    (own: LogLevel) =>
+    (message: string, fields: Record<string, unknown> = {}) => {
+      if (LEVELS.indexOf(own) < least) return;
+      const time = new Date().toISOString();
+      const line = format === 'json' ? JSON.stringify({ time, level: own, message, ...fields }) : `${time} ${own.padEnd(5)} ${message}${inText(fields)}`;
+      write(`${escapeControls(line).slice(0, LONGEST)}\n`);
+    };
   return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
 }
 

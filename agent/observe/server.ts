@@ -33,13 +33,19 @@ export async function serve(flag: string, bind: BindAddress, routes: Routes, sig
   });
   server.maxConnections = 256;
   await new Promise<void>((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => reject(new Error(`${flag} ${bind.host}:${bind.port}: ${error.code}: choose another address or port, or off`)));
+    server.once('error', (error: NodeJS.ErrnoException) =>
+      reject(new Error(`${flag} ${bind.host}:${bind.port}: ${error.code}: choose another address or port, or off`)),
+    );
     server.listen(bind.port, bind.host, resolve);
   });
-  signal.addEventListener('abort', () => {
-    server.close();
-    server.closeAllConnections();
-  }, { once: true });
+  signal.addEventListener(
+    'abort',
+    () => {
+      server.close();
+      server.closeAllConnections();
+    },
+    { once: true },
+  );
 }
 
 function send(response: ServerResponse, status: number, type: string, body: string): void {

@@ -58,7 +58,10 @@ describe('the servers', () => {
     const stop = new AbortController();
     const port = await freePort();
     const url = `http://127.0.0.1:${port}`;
-    const routes = { '/healthz': () => ({ status: 503, type: 'application/json', body: '{}' }) as const, '/broken': () => Promise.reject(new Error('no view')) };
+    const routes = {
+      '/healthz': () => ({ status: 503, type: 'application/json', body: '{}' }) as const,
+      '/broken': () => Promise.reject(new Error('no view')),
+    };
     await serve('--metrics-bind-address', { host: '127.0.0.1', port }, routes, stop.signal);
     const answer = await fetch(`${url}/healthz?verbose`);
     expect([answer.status, answer.headers.get('content-type'), await answer.text()]).toEqual([503, 'application/json', '{}']);

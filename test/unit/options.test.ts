@@ -25,14 +25,29 @@ describe('options', () => {
 
   test('defaults are readable by their own readers', () => {
     const options = read({});
-    expect(options).toMatchObject({ source: 'kubernetes', nodeportAddresses: 'primary', localhostNodeports: true, xdpMode: 'auto', bpffs: '/sys/fs/bpf/maglane' });
+    expect(options).toMatchObject({
+      source: 'kubernetes',
+      nodeportAddresses: 'primary',
+      localhostNodeports: true,
+      xdpMode: 'auto',
+      bpffs: '/sys/fs/bpf/maglane',
+    });
     expect(options.metricsBindAddress).toEqual({ host: '127.0.0.1', port: 10249 });
   });
 
   test('lists, addresses and ranges are read', () => {
-    const options = read({ nodeIp: '10.0.0.1, fd00:0:0::1', nodeportAddresses: '10.0.0.0/8,fd00::/16', devices: 'eth0,eth1', snatPorts: '50000-50999', healthzBindAddress: '[::1]:0' });
+    const options = read({
+      nodeIp: '10.0.0.1, fd00:0:0::1',
+      nodeportAddresses: '10.0.0.0/8,fd00::/16',
+      devices: 'eth0,eth1',
+      snatPorts: '50000-50999',
+      healthzBindAddress: '[::1]:0',
+    });
     expect(options.nodeIp).toEqual(['10.0.0.1', 'fd00::1']);
-    expect(options.nodeportAddresses).toEqual([{ base: '10.0.0.0', prefix: 8 }, { base: 'fd00::', prefix: 16 }]);
+    expect(options.nodeportAddresses).toEqual([
+      { base: '10.0.0.0', prefix: 8 },
+      { base: 'fd00::', prefix: 16 },
+    ]);
     expect(options.devices).toEqual(['eth0', 'eth1']);
     expect(options.snatPorts).toEqual({ min: 50000, max: 50999 });
     expect(options.healthzBindAddress).toEqual({ host: '::1', port: 0 });
@@ -82,8 +97,16 @@ describe('--config', () => {
   };
 
   test('gives options by name, lists as lists', async () => {
-    const options = readOptions(await load('source: manifests\nmanifests: /etc/maglane\nnodeIp: [10.0.0.1, fd00::1]\nlocalhostNodeports: false\nmaxFlows: 4096\n'));
-    expect(options).toMatchObject({ source: 'manifests', manifests: '/etc/maglane', nodeIp: ['10.0.0.1', 'fd00::1'], localhostNodeports: false, maxFlows: 4096 });
+    const options = readOptions(
+      await load('source: manifests\nmanifests: /etc/maglane\nnodeIp: [10.0.0.1, fd00::1]\nlocalhostNodeports: false\nmaxFlows: 4096\n'),
+    );
+    expect(options).toMatchObject({
+      source: 'manifests',
+      manifests: '/etc/maglane',
+      nodeIp: ['10.0.0.1', 'fd00::1'],
+      localhostNodeports: false,
+      maxFlows: 4096,
+    });
   });
 
   test('a wrong value names file and field', async () => {
