@@ -3,7 +3,7 @@
  * outside. Each node has a cgroup and a folder of pins of its own, so that one kernel carries an
  * agent for each. Demo, tests and benchmark all use it.
  */
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Host } from './host.ts';
 import { BPFFS, cgroup2, killCgroup, mountBpffs, removeCgroup, removePins } from './kernel.ts';
@@ -174,11 +174,11 @@ export class Lab implements AsyncDisposable {
         this.nodes.flatMap(({ addresses }, n) => net.podCidrs(n + 1).map((cidr, family) => net.route(cidr, `via ${addresses[family]}`))),
       );
     }
-    if (this.#options.xdp)
-      await answerXdp(
-        fabric,
-        this.nodes.map(({ name }) => name),
-      );
+    if (this.#options.xdp) {
+      mkdirSync(join(BPFFS, this.prefix), { recursive: true });
+      const ports = this.nodes.map(({ name }) => name);
+      await answerXdp(fabric, ports, join(BPFFS, this.prefix, 'pass'));
+    }
   }
 
   /** Connects a host to the switch. Its default route leads there, so that a VIP has a route before a hook sees it. */

@@ -15,7 +15,8 @@ export function attempt(command: readonly string[], options: { readonly input?: 
       const status = error === null ? 0 : typeof error.code === 'number' ? error.code : 127;
       resolve({ status, stdout, stderr: error !== null && stderr === '' ? String(error.message) : stderr });
     });
-    child.stdin?.end(options.input ?? '');
+    // A command that ends early does not read its input.
+    child.stdin?.on('error', () => undefined).end(options.input ?? '');
   });
 }
 

@@ -13,8 +13,8 @@ __attribute__((section("xdp"), used)) int pass(struct xdp_md *ctx) { return XDP_
 char _license[] __attribute__((section("license"), used)) = "Dual BSD/GPL";
 `;
 
-/** Prepares devices of a namespace. */
-export async function answerXdp(netns: string, devices: readonly string[]): Promise<void> {
+/** Prepares devices of a namespace. @param pin where the program is pinned, on a bpffs. */
+export async function answerXdp(netns: string, devices: readonly string[], pin: string): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'maglane-xdp-'));
   try {
     writeFileSync(join(folder, 'pass.c'), PASS);
@@ -30,9 +30,12 @@ export async function answerXdp(netns: string, devices: readonly string[]): Prom
       '-o',
       object,
     ]);
+    await run(['bpftool', 'prog', 'load', object, pin, 'type', 'xdp']);
+    await run(['bpftool', 'prog', 'load', object, pin, 'type', 'xdp']);
     for (const device of devices) {
-      await run(['ip', '-n', netns, 'link', 'set', 'dev', device, 'xdpdrv', 'obj', object, 'sec', 'xdp']);
-      await run(['nsenter', `--net=/run/netns/${netns}`, 'ethtool', '-K', device, 'tx', 'off']);
+      const inside = ['nsenter', `--net=/run/netns/${netns}`];
+      await run([...inside, 'bpftool', 'net', 'attach', 'xdpdrv', 'pinned', pin, 'dev', device]);
+      await run([...inside, 'ethtool', '-K', device, 'tx', 'off']);
     }
   } finally {
     rmSync(folder, { recursive: true });
