@@ -31,7 +31,6 @@ export async function answerXdp(netns: string, devices: readonly string[], pin: 
       object,
     ]);
     await run(['bpftool', 'prog', 'load', object, pin, 'type', 'xdp']);
-    await run(['bpftool', 'prog', 'load', object, pin, 'type', 'xdp']);
     for (const device of devices) {
       const inside = ['nsenter', `--net=/run/netns/${netns}`];
       await run([...inside, 'bpftool', 'net', 'attach', 'xdpdrv', 'pinned', pin, 'dev', device]);
