@@ -4,6 +4,7 @@
  */
 import { createInterface } from 'node:readline';
 import native from '../../native/index.js';
+import { cleanup } from '../../agent/dataplane/cleanup.ts';
 import type { DataplaneOptions } from '../../agent/dataplane/dataplane.ts';
 import { Dataplane } from '../../agent/dataplane/dataplane.ts';
 import { chooseDevices } from '../../agent/dataplane/devices.ts';
@@ -53,6 +54,9 @@ const requests = {
   },
   close(): void {
     opened().close();
+  },
+  cleanup(bpffs: string): readonly string[] {
+    return cleanup(bpffs);
   },
 };
 

@@ -80,17 +80,21 @@ test('devices come, go and come back, and change their addresses', async () => {
   node.ip(`link add up0 index ${changed!.index} type veth peer name up0p`);
   expect(await agent.ask('attach', ['up0'])).toMatchObject([{ name: 'up0', index: changed!.index }]);
   expect(node.links().size).toBe(before.size);
+  expect(node.tcPrograms('up0')).toEqual(['ingress', 'egress']);
   await agent.kill();
 
   node.ip('link del up0');
   node.ip(`link add up0 index ${changed!.index} type veth peer name up0p`);
   await node.start([], ['up0']);
   expect(node.links().size).toBe(before.size);
+  expect(node.tcPrograms('up0')).toEqual(['ingress', 'egress']);
 });
 
 test('a device that is no longer wanted is left alone, completely', async () => {
   const agent = await node.start([], ['up0'], { xdpMode: 'native' });
+  expect(node.tcPrograms('up0')).toEqual(['ingress', 'egress']);
   expect(await agent.ask('attach', [])).toEqual([]);
+  expect(node.tcPrograms('up0')).toEqual([]);
   expect(isXdp('up0')).toBe(false);
   expect(node.pins('links').filter((pin) => pin.startsWith('dev_'))).toEqual([]);
   const view = openView(node.bpffs);

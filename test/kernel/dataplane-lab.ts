@@ -25,6 +25,7 @@ interface Answers {
   execute: [readonly Write[], null];
   attach: [readonly string[], AttachedDevice[]];
   close: [undefined, null];
+  cleanup: [string, readonly string[]];
 }
 
 export class AgentProcess {
@@ -126,6 +127,16 @@ export class Node {
         return [pin, id];
       }),
     );
+  }
+
+  /** Our tc programs on a device, by direction: at tcx, or at clsact where the kernel has no tcx. */
+  tcPrograms(device: string): string[] {
+    const index = Number(/^\d+/.exec(this.ip(`link show ${device}`))?.[0]);
+    return ['ingress', 'egress'].filter((direction) => {
+      if (this.pins('links').includes(`dev_${index}_tcx_${direction}`)) return true;
+      const filters = execFileSync('tc', ['-n', this.netns, 'filter', 'show', 'dev', device, direction], { encoding: 'utf8' });
+      return filters.includes(`mg_tc_${direction}`);
+    });
   }
 
   pins(folder: string): string[] {

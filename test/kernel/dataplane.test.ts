@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { ChildProcess } from 'node:child_process';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { cleanup } from '../../agent/dataplane/cleanup.ts';
 import { agentPid } from '../../agent/dataplane/lock.ts';
 import { openView } from '../../agent/dataplane/view.ts';
 import type { Address } from '../../agent/model/address.ts';
@@ -156,7 +155,7 @@ describe('an agent that starts', () => {
       const first = await node.start([served], ['up0']);
       expect(node.dial('10.96.0.1', 80)).toBe('pod-1');
       const [links, maps] = [node.links(), node.maps()];
-      expect(links.size).toBe(CGROUP_PINS + 2);
+      expect(node.tcPrograms('up0')).toEqual(['ingress', 'egress']);
 
       await first.kill();
       expect(node.dial('10.96.0.1', 80)).toBe('pod-1');
@@ -241,7 +240,7 @@ describe('an agent that starts', () => {
     const first = await node.start([web]);
     expect(agentPid(node.bpffs)).toBe(first.pid);
     await expect(node.agent().ask('open', node.options())).rejects.toThrow(
-      `another agent (pid ${first.pid}) runs on ${node.bpffs}: stop it, or give this one a --bpffs of its own`,
+      `an agent (pid ${first.pid}) runs on ${node.bpffs}: stop it, or give this one a --bpffs of its own`,
     );
     const view = openView(node.bpffs);
     expect(view.agent()).toMatchObject({ running: true, pid: first.pid });
@@ -270,14 +269,17 @@ describe('cleanup', () => {
   test('leaves nothing, is not done under a running agent, and can be done twice', async () => {
     node.ip('link add up0 type veth peer name up0p');
     const agent = await node.start([web], ['up0']);
-    expect(() => cleanup(node.bpffs)).toThrow(/another agent .* runs on/);
+    // From where the devices are, as the command is run.
+    const command = node.agent();
+    await expect(command.ask('cleanup', node.bpffs)).rejects.toThrow(/^an agent \(pid \d+\) runs on .*: stop it first$/);
     await agent.kill();
-    const removed = cleanup(node.bpffs);
+    const removed = await command.ask('cleanup', node.bpffs);
     expect(removed).toContain('pin maps/services');
-    expect(removed.filter((line) => line.startsWith('link '))).toHaveLength(CGROUP_PINS + 2);
+    expect(removed.filter((line) => line.startsWith('link cgroup_'))).toHaveLength(CGROUP_PINS);
+    expect(node.tcPrograms('up0')).toEqual([]);
     expect(existsSync(node.bpffs)).toBe(false);
     expect(node.dial('10.96.0.1', 80)).toBe('ENETUNREACH');
-    expect(cleanup(node.bpffs)).toEqual([]);
+    expect(await command.ask('cleanup', node.bpffs)).toEqual([]);
     expect(() => openView(node.bpffs)).toThrow(/nothing is pinned under .*: has an agent run with this --bpffs\?/);
   });
 });
