@@ -1,0 +1,132 @@
+/**
+ * A node for single packets: the programs are run over one frame at a time (BPF_PROG_TEST_RUN), at
+ * XDP and at tc alike, with a real routing table behind them.
+ *
+ *   clients -- router 192.0.2.254 -- up0 [node] mesh0 -- 198.51.100.2, another node with 10.2.0.0/16
+ */
+import type { TestRun } from '../../native/index.d.ts';
+import { BackendFlag, DeviceFlag } from '../../agent/dataplane/generated/abi.ts';
+import type { Address } from '../../agent/model/address.ts';
+import { buildPacket, joinEndpoint } from '../support/packet.ts';
+import type { PacketSpec } from '../support/packet.ts';
+import { PacketLab } from './packet-lab.ts';
+import type { Process, ReasonText } from './packet-lab.ts';
+
+export type Hook = 'xdp' | 'tc' | 'egress';
+export type Action = 'pass' | 'drop' | 'tx' | 'redirect';
+
+/** The addresses of each IP. */
+export const IP = {
+  4: {
+    client: '203.0.113.7', vip: '192.0.2.10', vip2: '192.0.2.11', up: '192.0.2.1', mesh: '198.51.100.1',
+    local: '10.1.0.2', local2: '10.1.0.3', remote: '10.2.0.2', remote2: '10.2.0.3', silent: '10.3.0.2', blackhole: '10.4.0.2',
+  },
+  6: {
+    client: '2001:db8:c::7', vip: '2001:db8::10', vip2: '2001:db8::11', up: '2001:db8::1', mesh: '2001:db8:1::1',
+    local: '2001:db8:41::2', local2: '2001:db8:41::3', remote: '2001:db8:42::2', remote2: '2001:db8:42::3',
+    silent: '2001:db8:43::2', blackhole: '2001:db8:44::2',
+  },
+} as const;
+export type Family = keyof typeof IP;
+
+const ROUTER_MAC = '02:00:00:00:00:fe';
+const NODE2_MAC = '02:00:00:00:00:f2';
+const ACTIONS: Readonly<Record<'xdp' | 'skb', Readonly<Record<number, Action>>>> = {
+  xdp: { 1: 'drop', 2: 'pass', 3: 'tx', 4: 'redirect' },
+  skb: { 0xffffffff: 'pass', 2: 'drop', 7: 'redirect' },
+};
+
+export interface Result {
+  readonly action: Action;
+  readonly data: Uint8Array;
+  /** The one reason that it was counted under. */
+  readonly reason: ReasonText;
+  readonly bytes: number;
+}
+
+/** `packet`, of which only the link-layer addresses differ, with those of a frame that XDP sends. */
+export interface Bench {
+  readonly lab: PacketLab;
+  /** Interface indexes. */
+  readonly up: number;
+  readonly mesh: number;
+  /** Link-layer addresses of frames that leave: to the router, and to the other node. */
+  readonly toRouter: { readonly source: string; readonly destination: string };
+  readonly toNode2: { readonly source: string; readonly destination: string };
+  run(hook: Hook, packet: PacketSpec | Uint8Array, device?: 'up0' | 'mesh0'): Promise<Result>;
+  /** Empties the maps and enters what most tests use: both devices, with addresses and able to send. */
+  reset(): void;
+}
+
+/** struct xdp_md or struct __sk_buff with what the kernel takes from it. */
+function context(hook: Hook, length: number, ifindex: number): Uint8Array {
+  const words = new Uint32Array(hook === 'xdp' ? 6 : 48);
+  if (hook === 'xdp') [words[1], words[3]] = [length, ifindex];
+  else words[10] = ifindex;
+  return new Uint8Array(words.buffer);
+}
+
+export async function startBench(name: string): Promise<Bench> {
+  const lab = new PacketLab(name);
+  try {
+    return await furnish(lab);
+  } catch (error) {
+    await lab.close();
+    throw error;
+  }
+}
+
+async function furnish(lab: PacketLab): Promise<Bench> {
+  const node = lab.namespace('node');
+  const far = lab.namespace('far');
+  lab.link({ namespace: node, device: 'up0', addresses: [`${IP[4].up}/24`, `${IP[6].up}/64`] }, { namespace: far, device: 'up1', addresses: [] });
+  lab.link({ namespace: node, device: 'mesh0', addresses: [`${IP[4].mesh}/24`, `${IP[6].mesh}/64`] }, { namespace: far, device: 'mesh1', addresses: [] });
+  for (const [via, silent, route, gone, router, second] of [
+    ['198.51.100.2', '198.51.100.3', '10.3.0.0/16', '10.4.0.0/16', '192.0.2.254', '10.2.0.0/16'],
+    ['2001:db8:1::2', '2001:db8:1::3', '2001:db8:43::/64', '2001:db8:44::/64', '2001:db8::fe', '2001:db8:42::/64'],
+  ] as const) {
+    lab.ip(node, `neigh add ${router} dev up0 lladdr ${ROUTER_MAC} nud permanent`);
+    lab.ip(node, `neigh add ${via} dev mesh0 lladdr ${NODE2_MAC} nud permanent`);
+    lab.ip(node, `route add default via ${router} dev up0`);
+    lab.ip(node, `route add ${second} via ${via} dev mesh0`);
+    lab.ip(node, `route add ${route} via ${silent} dev mesh0`);
+    lab.ip(node, `route add blackhole ${gone}`);
+  }
+  const [up, mesh] = [lab.ifindex(node, 'up0'), lab.ifindex(node, 'mesh0')];
+  const runner = lab.spawn(node);
+  return {
+    lab, up, mesh,
+    toRouter: { source: lab.mac(node, 'up0'), destination: ROUTER_MAC },
+    toNode2: { source: lab.mac(node, 'mesh0'), destination: NODE2_MAC },
+    run: (hook, packet, device = 'up0') => run(lab, runner, hook, packet, device === 'up0' ? up : mesh),
+    reset(): void {
+      lab.clear();
+      for (let id = 1; id <= 8; id++) lab.backend(id, '0.0.0.0:0', 0, 0);
+      const [xdpTx, addresses] = [DeviceFlag.XDP_TX, (which: 'up' | 'mesh') => ({ addr4: IP[4][which] as Address, addr6: IP[6][which] as Address })];
+      lab.device(up, { ...addresses('up'), flags: xdpTx });
+      lab.device(mesh, { ...addresses('mesh'), flags: xdpTx });
+    },
+  };
+}
+
+const PROGRAM = { xdp: 'mg_xdp_ingress', tc: 'mg_tc_ingress', egress: 'mg_tc_egress' } as const;
+
+async function run(lab: PacketLab, runner: Process, hook: Hook, packet: PacketSpec | Uint8Array, ifindex: number): Promise<Result> {
+  const data = packet instanceof Uint8Array ? packet : buildPacket(packet);
+  let result!: TestRun;
+  const counted = Object.entries(await lab.counted(async () => {
+    result = (await runner.must({ op: 'run', pin: lab.pin(PROGRAM[hook]), data, ctx: context(hook, data.length, ifindex) })).run!;
+  }));
+  if (counted.length !== 1 || counted[0]![1].packets !== 1) throw new Error(`one packet was counted as ${JSON.stringify(counted)}`);
+  const action = ACTIONS[hook === 'xdp' ? 'xdp' : 'skb'][result.retval];
+  if (action === undefined) throw new Error(`the program returned ${result.retval}`);
+  return { action, data: result.data, reason: counted[0]![0] as ReasonText, bytes: counted[0]![1].bytes };
+}
+
+/** One service 1 on the VIP's port 80, backends on port 8080: ids count from 1. */
+export function serveOn(bench: Bench, proto: 'tcp' | 'udp', vip: string, backends: readonly { readonly at: string; readonly local: boolean }[]): void {
+  backends.forEach(({ at, local }, index) =>
+    bench.lab.backend(index + 1, joinEndpoint(at, 8080), 1, BackendFlag.SERVING | (local ? BackendFlag.LOCAL : 0)));
+  bench.lab.service(1, { cluster: backends.map((_, index) => index + 1) });
+  bench.lab.frontend(proto, joinEndpoint(vip, 80), 1);
+}

@@ -1,0 +1,159 @@
+/**
+ * A process of the packet tests, started in a network namespace: it attaches programs there, runs
+ * them over single packets, serves and dials, as its parent asks over IPC. See packet-lab.ts.
+ */
+import dgram from 'node:dgram';
+import net from 'node:net';
+import native from '../../native/index.js';
+import type { TestRun } from '../../native/index.d.ts';
+
+export interface Dial {
+  readonly address: string;
+  readonly port: number;
+  /** The client's own port. */
+  readonly from?: number;
+}
+
+export type Request =
+  /** Runs a pinned program over a frame; `ctx` is its struct xdp_md or __sk_buff. */
+  | { readonly op: 'run'; readonly pin: string; readonly data: Uint8Array; readonly ctx: Uint8Array }
+  | { readonly op: 'attach'; readonly pin: string; readonly device: string; readonly how: 'xdp' | 'ingress' | 'egress'; readonly clsact: boolean }
+  /** TCP and UDP; each answer is "name client-address:port". TCP keeps the connection open and answers each line. */
+  | ({ readonly op: 'serve'; readonly name: string } & Dial)
+  | ({ readonly op: 'tcp' | 'udp' } & Dial)
+  /** Sends `bytes` over TCP and resolves to how many came back. */
+  | ({ readonly op: 'echo'; readonly bytes: number } & Dial)
+  /** A TCP connection that stays: opened, then used. */
+  | ({ readonly op: 'open'; readonly id: number } & Dial)
+  | { readonly op: 'ask'; readonly id: number }
+  | { readonly op: 'hangup'; readonly id: number };
+
+export interface Outcome {
+  readonly error?: string;
+  readonly answer?: string;
+  readonly run?: TestRun;
+}
+
+const connections = new Map<number, net.Socket>();
+const programs = new Map<string, number>();
+const at = (host: string | undefined, port: number | undefined): string => `${host}:${port}`;
+const failed = (error: unknown): Outcome => ({ error: (error as NodeJS.ErrnoException).code ?? String(error) });
+
+function program(pin: string): number {
+  const fd = programs.get(pin) ?? native.openPin(pin);
+  if (fd === undefined) throw new Error(`${pin} is not there`);
+  programs.set(pin, fd);
+  return fd;
+}
+
+function attach({ pin, device, how, clsact }: Extract<Request, { op: 'attach' }>): Outcome {
+  const fd = program(pin);
+  const { index } = native.interfaces().find(({ name }) => name === device)!;
+  // Links live as long as this process holds them.
+  if (how === 'xdp') native.linkXdp(fd, index, 'native');
+  else if (clsact) native.clsactAttach(fd, index, how, 1, 1);
+  else native.linkTcx(fd, index, how);
+  return {};
+}
+
+async function serve({ name, address, port }: Extract<Request, { op: 'serve' }>): Promise<Outcome> {
+  const tcp = net.createServer((socket) => {
+    const hello = `${name} ${at(socket.remoteAddress, socket.remotePort)}`;
+    socket.on('error', () => {});
+    socket.on('data', (data) => socket.write(data.length === 1 ? hello : data));
+  });
+  await new Promise<void>((resolve) => tcp.listen(port, address, resolve));
+  const udp = dgram.createSocket(net.isIPv6(address) ? 'udp6' : 'udp4');
+  udp.on('message', (_, from) => udp.send(`${name} ${at(from.address, from.port)}`, from.port, from.address));
+  await new Promise<void>((resolve) => udp.bind(port, address, resolve));
+  return {};
+}
+
+function connect({ address, port, from }: Dial): Promise<net.Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = net.connect({ host: address, port, ...(from === undefined ? {} : { localPort: from }) });
+    socket.setTimeout(5_000, () => socket.destroy(new Error('no answer')));
+    socket.once('error', reject).once('connect', () => resolve(socket.off('error', reject).on('error', () => {})));
+  });
+}
+
+/** Asks over a connection who is there. */
+function ask(socket: net.Socket): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const end = (): void => resolve({ error: 'closed' });
+    socket.once('close', end).once('data', (data) => {
+      socket.off('close', end);
+      resolve({ answer: data.toString() });
+    });
+    socket.write('?');
+  });
+}
+
+async function tcp(dial: Dial): Promise<Outcome> {
+  const socket = await connect(dial);
+  const outcome = await ask(socket);
+  await new Promise<void>((resolve) => socket.once('close', () => resolve()).end());
+  return outcome;
+}
+
+async function echo(dial: Dial, bytes: number): Promise<Outcome> {
+  const socket = await connect(dial);
+  let received = 0;
+  const done = new Promise<Outcome>((resolve) => {
+    const finish = (): void => resolve({ answer: String(received) });
+    socket.on('data', (data) => {
+      received += data.length;
+      if (received >= bytes) finish();
+    }).once('close', finish);
+  });
+  socket.write(new Uint8Array(bytes));
+  const outcome = await done;
+  socket.destroy();
+  return outcome;
+}
+
+/** A connected socket: it hears ICMP errors, and answers from the dialled address alone. */
+function udp({ address, port, from }: Dial): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const socket = dgram.createSocket(net.isIPv6(address) ? 'udp6' : 'udp4');
+    const end = (outcome: Outcome): void => {
+      clearTimeout(timer);
+      socket.close();
+      resolve(outcome);
+    };
+    const timer = setTimeout(() => end({ error: 'no answer' }), 3_000);
+    socket.on('error', (error) => end(failed(error))).on('message', (data) => end({ answer: data.toString() }));
+    socket.bind(from ?? 0, () => socket.connect(port, address, () => socket.send('?')));
+  });
+}
+
+async function perform(request: Request): Promise<Outcome> {
+  switch (request.op) {
+    case 'run':
+      return { run: native.testRun(program(request.pin), { data: request.data, ctx: request.ctx }) };
+    case 'attach':
+      return attach(request);
+    case 'serve':
+      return serve(request);
+    case 'tcp':
+      return tcp(request);
+    case 'udp':
+      return udp(request);
+    case 'echo':
+      return echo(request, request.bytes);
+    case 'open':
+      connections.set(request.id, await connect(request));
+      return {};
+    case 'ask':
+      return ask(connections.get(request.id)!);
+    case 'hangup':
+      connections.get(request.id)!.destroy();
+      return {};
+  }
+}
+
+process.on('message', async (message: { id: number; request: Request }) => {
+  const outcome = await perform(message.request).catch(failed);
+  process.send!({ id: message.id, outcome });
+});
+process.on('disconnect', () => process.exit());

@@ -1,0 +1,296 @@
+/**
+ * A place for the packet tests: network namespaces, the programs loaded and pinned in a bpffs
+ * folder of their own, maps filled by hand, and child processes inside the namespaces.
+ */
+import { execFileSync, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, rmSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import {
+  affinityCodec, backendCodec, BackendFlag, configCodec, counterCodec, deviceCodec, flowCodec, frontendCodec,
+  frontendKeyCodec, FrontendKind, Reason, ringChunkCodec, RING_CHUNK, serviceCodec, tupleCodec,
+} from '../../agent/dataplane/generated/abi.ts';
+import type { Backend, Codec, Device, Flow, Service, Tuple } from '../../agent/dataplane/generated/abi.ts';
+import type { Address } from '../../agent/model/address.ts';
+import native from '../../native/index.js';
+import type { BpfObject } from '../../native/index.d.ts';
+import { splitEndpoint, TCP, UDP } from '../support/packet.ts';
+import type { Outcome, Request } from './packet-child.ts';
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+const CHILD = fileURLToPath(new URL('./packet-child.ts', import.meta.url));
+const PROGRAMS = ['mg_xdp_ingress', 'mg_tc_ingress', 'mg_tc_egress'] as const;
+export const SNAT = { min: 61_000, max: 61_999 } as const;
+
+export type Program = (typeof PROGRAMS)[number];
+export type ReasonText = keyof typeof Reason;
+export const NONE = '::' as Address;
+
+export interface ServiceSpec {
+  readonly cluster?: readonly number[];
+  readonly local?: readonly number[];
+  readonly flags?: number;
+  readonly affinity?: number;
+}
+
+export function encode<T>(codec: Codec<T>, value: T): Uint8Array {
+  const bytes = new Uint8Array(codec.size);
+  codec.write(value, bytes);
+  return bytes;
+}
+
+const u32 = (value: number): Uint8Array => new Uint8Array(Uint32Array.of(value).buffer);
+
+/** A tuple, from what a test would write: `tuple('tcp', '10.0.0.1:1', '10.0.0.2:2')`. */
+export function tuple(proto: 'tcp' | 'udp', from: string, to: string): Tuple {
+  const [source, destination] = [splitEndpoint(from), splitEndpoint(to)];
+  return {
+    saddr: source.address as Address, sport: source.port,
+    daddr: destination.address as Address, dport: destination.port, proto: proto === 'tcp' ? TCP : UDP,
+  };
+}
+
+export class Process {
+  readonly #child: ChildProcess;
+  #next = 0;
+
+  constructor(child: ChildProcess) {
+    this.#child = child;
+    child.setMaxListeners(0);
+  }
+
+  async ask(request: Request): Promise<Outcome> {
+    if (!this.#child.connected) throw new Error(`the process is gone: ${request.op}`);
+    const id = this.#next++;
+    const answer = new Promise<Outcome>((resolve, reject) => {
+      const onExit = (): void => reject(new Error(`the process ended during ${request.op}`));
+      const onMessage = (message: { id: number; outcome: Outcome }): void => {
+        if (message.id !== id) return;
+        this.#child.off('message', onMessage).off('exit', onExit);
+        resolve(message.outcome);
+      };
+      this.#child.on('message', onMessage).on('exit', onExit);
+    });
+    this.#child.send({ id, request });
+    return answer;
+  }
+
+  /** @throws Error when it failed. */
+  async must(request: Request): Promise<Outcome> {
+    const outcome = await this.ask(request);
+    if (outcome.error !== undefined) throw new Error(`${request.op}: ${outcome.error}`);
+    return outcome;
+  }
+
+  async stop(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    this.#child.kill('SIGKILL');
+    await once(this.#child, 'exit');
+  }
+}
+
+export class PacketLab {
+  readonly #name: string;
+  readonly #pins: string;
+  readonly #namespaces: string[] = [];
+  readonly #processes: Process[] = [];
+  readonly #object: BpfObject;
+  readonly #usedRing: number[] = [];
+
+  constructor(name: string) {
+    this.#name = `mg-packet-${name}-${process.pid}`;
+    this.#pins = `/sys/fs/bpf/${this.#name}`;
+    execFileSync('make', ['-s', '-C', `${ROOT}bpf`], { stdio: ['ignore', 'inherit', 'inherit'] });
+    const object = (this.#object = native.open(`${ROOT}build/maglane.bpf.o`));
+    for (const program of object.programs()) object.setAutoload(program, (PROGRAMS as readonly string[]).includes(program));
+    object.setMaxEntries('flows', 16_384);
+    const rodata = object.rodata();
+    configCodec.write({ hostNetns: 0n, snatMin: SNAT.min, snatMax: SNAT.max }, rodata);
+    object.setRodata(rodata);
+    object.load();
+    mkdirSync(this.#pins);
+    for (const program of PROGRAMS) native.pin(object.programFd(program), this.pin(program));
+  }
+
+  pin(program: Program): string {
+    return `${this.#pins}/${program}`;
+  }
+
+  // ---- namespaces and processes ----
+
+  /** A network namespace that forwards. Returns its name. */
+  namespace(name: string): string {
+    const full = `${this.#name}-${name}`;
+    execFileSync('ip', ['netns', 'add', full]);
+    this.#namespaces.push(full);
+    this.ip(full, 'link set lo up');
+    // No duplicate address detection: an IPv6 address is to work at once.
+    this.sh(full, 'for f in net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0; do sysctl -qw $f; done');
+    return full;
+  }
+
+  ip(namespace: string, command: string): void {
+    execFileSync('ip', ['-n', namespace, ...command.split(' ')]);
+  }
+
+  sh(namespace: string, command: string): string {
+    return execFileSync('ip', ['netns', 'exec', namespace, 'sh', '-ec', command], { encoding: 'utf8' });
+  }
+
+  /** A veth pair between two namespaces. Each end: namespace, device name, addresses with prefix. */
+  link(...ends: readonly [End, End]): void {
+    const [a, b] = ends;
+    execFileSync('ip', ['link', 'add', a.device, 'netns', a.namespace, 'type', 'veth', 'peer', 'name', b.device, 'netns', b.namespace]);
+    for (const { namespace, device, addresses } of ends) {
+      for (const address of addresses) this.ip(namespace, `addr add ${address} dev ${device}${address.includes(':') ? ' nodad' : ''}`);
+      this.ip(namespace, `link set ${device} up`);
+    }
+  }
+
+  ifindex(namespace: string, device: string): number {
+    return Number(this.sh(namespace, `cat /sys/class/net/${device}/ifindex`));
+  }
+
+  mac(namespace: string, device: string): string {
+    return this.sh(namespace, `cat /sys/class/net/${device}/address`).trim();
+  }
+
+  spawn(namespace: string): Process {
+    const child = spawn('nsenter', [`--net=/run/netns/${namespace}`, process.execPath, CHILD], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'], serialization: 'advanced',
+    });
+    const handle = new Process(child);
+    this.#processes.push(handle);
+    return handle;
+  }
+
+  // ---- maps ----
+
+  #fd(map: string): number {
+    return this.#object.mapFd(map);
+  }
+
+  frontend(proto: 'tcp' | 'udp', at: string, service: number, options: { kind?: number; flags?: number } = {}): void {
+    const { address, port } = splitEndpoint(at);
+    const key = { addr: address as Address, port, proto: proto === 'tcp' ? TCP : UDP };
+    const value = { service, kind: options.kind ?? FrontendKind.LOAD_BALANCER, flags: options.flags ?? 0 };
+    native.mapUpdate(this.#fd('frontends'), encode(frontendKeyCodec, key), encode(frontendCodec, value));
+  }
+
+  /** Writes a service; its sets go to a place of the ring that is its own. Maglev tables hold each member once. */
+  service(id: number, spec: ServiceSpec): void {
+    const sets = [spec.cluster ?? [], spec.local ?? []].map((members, index) => {
+      const base = id * 64 + index * 32;
+      [...members, ...members].forEach((backend, slot) => this.#slot(base + slot, backend));
+      return { base, count: members.length, table: members.length };
+    });
+    const value: Service = {
+      sets, affinitySeconds: spec.affinity ?? 0, algorithm: 2, flags: spec.flags ?? 0, proto: 0, family: 0,
+      namespace: 'default', name: `service-${id}`, portName: '',
+    };
+    native.mapUpdate(this.#fd('services'), u32(id), encode(serviceCodec, value));
+  }
+
+  #slot(index: number, backend: number): void {
+    this.#usedRing[index] = backend;
+    const slot = Array.from({ length: RING_CHUNK }, (_, at) => this.#usedRing[at] ?? 0);
+    native.mapUpdate(this.#fd('ring'), u32(0), encode(ringChunkCodec, { slot }));
+  }
+
+  backend(id: number, at: string, service: number, flags: number = BackendFlag.SERVING): void {
+    const { address, port } = splitEndpoint(at);
+    const value: Backend = { addr: address as Address, port, flags, service, connections: 0n };
+    native.mapUpdate(this.#fd('backends'), u32(id), encode(backendCodec, value));
+  }
+
+  connections(id: number): number {
+    const value = new Uint8Array(backendCodec.size);
+    native.mapLookup(this.#fd('backends'), u32(id), value);
+    return Number(backendCodec.read(value).connections);
+  }
+
+  device(ifindex: number, spec: Partial<Device>): void {
+    const value: Device = { addr4: NONE, addr6: NONE, mode: 0, flags: 0, why: 0, hook: 0, name: '', ...spec };
+    native.mapUpdate(this.#fd('devices'), u32(ifindex), encode(deviceCodec, value));
+  }
+
+  flow(key: Tuple): Flow | undefined {
+    const value = new Uint8Array(flowCodec.size);
+    return native.mapLookup(this.#fd('flows'), encode(tupleCodec, key), value) ? flowCodec.read(value) : undefined;
+  }
+
+  setFlow(key: Tuple, flow: Flow): void {
+    native.mapUpdate(this.#fd('flows'), encode(tupleCodec, key), encode(flowCodec, flow));
+  }
+
+  flows(): readonly { readonly key: Tuple; readonly flow: Flow }[] {
+    const { keys, values, count } = native.mapEntries(this.#fd('flows'));
+    return Array.from({ length: count }, (_, at) => ({
+      key: tupleCodec.read(keys, at * tupleCodec.size), flow: flowCodec.read(values, at * flowCodec.size),
+    }));
+  }
+
+  /** Forgets flows: all, or those that match. */
+  forget(which: (key: Tuple, flow: Flow) => boolean = () => true): number {
+    const gone = this.flows().filter(({ key, flow }) => which(key, flow));
+    for (const { key } of gone) native.mapDelete(this.#fd('flows'), encode(tupleCodec, key));
+    return gone.length;
+  }
+
+  /** Makes all flows look as if nothing had happened on them for some seconds. */
+  age(seconds: number): void {
+    for (const { key, flow } of this.flows()) this.setFlow(key, { ...flow, seen: flow.seen - seconds });
+  }
+
+  affinityUsed(): readonly number[] {
+    const { values, count } = native.mapEntries(this.#fd('affinity'));
+    return Array.from({ length: count }, (_, at) => affinityCodec.read(values, at * affinityCodec.size).backend);
+  }
+
+  /** Removes every frontend, flow and affinity. */
+  clear(): void {
+    for (const map of ['frontends', 'flows', 'affinity']) {
+      const { keys, count } = native.mapEntries(this.#fd(map));
+      native.mapDeleteBatch(this.#fd(map), keys, count);
+    }
+  }
+
+  /** Packets and bytes counted under a reason, over all CPUs. */
+  count(reason: ReasonText): { readonly packets: number; readonly bytes: number } {
+    const value = new Uint8Array(counterCodec.size * native.possibleCpus());
+    native.mapLookup(this.#fd('counters'), u32(Reason[reason]), value);
+    let [packets, bytes] = [0n, 0n];
+    for (let at = 0; at < value.length; at += counterCodec.size) {
+      const counter = counterCodec.read(value, at);
+      packets += counter.packets;
+      bytes += counter.bytes;
+    }
+    return { packets: Number(packets), bytes: Number(bytes) };
+  }
+
+  /** The counters that moved while `run` ran, by how many packets and bytes. */
+  async counted(run: () => Promise<unknown>): Promise<Partial<Record<ReasonText, { packets: number; bytes: number }>>> {
+    const names = Object.keys(Reason) as ReasonText[];
+    const before = names.map((name) => this.count(name));
+    await run();
+    return Object.fromEntries(names.flatMap((name, index) => {
+      const [was, is] = [before[index]!, this.count(name)];
+      return is.packets === was.packets ? [] : [[name, { packets: is.packets - was.packets, bytes: is.bytes - was.bytes }]];
+    }));
+  }
+
+  /** Leaves nothing behind, whatever has been made so far. */
+  async close(): Promise<void> {
+    await Promise.all(this.#processes.map((running) => running.stop()));
+    rmSync(this.#pins, { recursive: true, force: true });
+    this.#object.close();
+    for (const namespace of this.#namespaces) execFileSync('ip', ['netns', 'del', namespace]);
+  }
+}
+
+export interface End {
+  readonly namespace: string;
+  readonly device: string;
+  readonly addresses: readonly string[];
+}
