@@ -84,6 +84,13 @@ static __always_inline int skb_rewrite(struct __sk_buff *skb, const struct packe
 	return !err;
 }
 
+/* A tag is kept beside the packet, mostly; a second one, or one of a virtual device, within. */
+static __always_inline int skb_tagged(const struct __sk_buff *skb)
+{
+	return skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) ||
+	       skb->protocol == bpf_htons(ETH_P_8021AD);
+}
+
 /*
  * Sends the packet out along a route; the kernel fills in the link layer, and asks for the
  * neighbour if it must. Tags belong to the link that the packet came from. Returns a tc action.
@@ -92,7 +99,7 @@ static __always_inline int skb_send(struct __sk_buff *skb, const struct bpf_fib_
 {
 	struct bpf_redir_neigh next = { .nh_family = route->family };
 
-	for (int i = 0; i < VLANS_MAX && skb->vlan_present; i++) {
+	for (int i = 0; i < VLANS_MAX && skb_tagged(skb); i++) {
 		if (bpf_skb_vlan_pop(skb))
 			return TC_ACT_SHOT;
 	}
