@@ -1,4 +1,4 @@
-/** One program of the control plane: started in a network namespace, watched, stopped, started again. */
+/** One program of the control plane: started, watched, stopped, started again. */
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import { createWriteStream, readFileSync } from 'node:fs';
@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 export interface ComponentInit {
   /** For people, and of the log file: "kube-apiserver". */
   readonly name: string;
-  readonly command: readonly [string, ...string[]];
+  readonly command: readonly string[];
   /** Where its output goes. */
   readonly log: string;
   /** Resolves to true once it serves. Asked again until then. */
@@ -29,7 +29,7 @@ export class Component {
 
   /** Starts it and waits until it serves. Throws with the end of its log when it exits before. */
   async start(): Promise<void> {
-    const [command, ...args] = this.#init.command;
+    const [command = '', ...args] = this.#init.command;
     const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     const log = createWriteStream(this.#init.log, { flags: 'a' });
     child.stdout.pipe(log, { end: false });

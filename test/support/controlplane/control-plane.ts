@@ -2,8 +2,8 @@
  * A real Kubernetes control plane for tests: etcd, kube-apiserver, and of the controller manager
  * the controllers that make Endpoints and EndpointSlices. Its binaries come from tools/components.
  *
- * It runs in a network namespace that the agents reach, with certificates of its own, and RBAC as
- * deploy/rbac.yaml grants it: an agent sees exactly what it would see in a cluster.
+ * It runs on a host of the lab, with certificates of its own and RBAC as deploy/rbac.yaml grants it:
+ * an agent sees exactly what it would see in a cluster.
  */
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -15,12 +15,17 @@ import { Component } from './component.ts';
 import type { KubernetesObject } from './objects.ts';
 
 export interface ControlPlaneInit {
-  /** Path of the network namespace to run in, its loopback up: "/run/netns/control". */
-  readonly netns: string;
-  /** Addresses of that namespace, IPv4 first: where the API server is reached. */
-  readonly addresses: readonly [string, ...string[]];
+  /** Where it runs: a host of the lab, on the nodes' network. Its first address, IPv4, is the API server's. */
+  readonly host: ControlHost;
   /** As kube-apiserver's --service-cluster-ip-range. @default "10.96.0.0/16,fd00:96::/112" */
   readonly serviceCidrs?: string;
+}
+
+/** A network namespace with its loopback up, as the lab's hosts are. */
+export interface ControlHost {
+  readonly addresses: readonly string[];
+  /** The command line that runs `command` there. */
+  command(command: readonly string[]): string[];
 }
 
 const ETCD = 'http://127.0.0.1:2379';
@@ -31,19 +36,21 @@ export class ControlPlane implements AsyncDisposable {
   readonly url: string;
   /** Folder of everything that is written: certificates, kubeconfigs, etcd's data, logs. */
   readonly folder: string;
-  readonly #netns: string;
+  readonly #host: ControlHost;
   readonly #binaries: string;
   readonly #etcd: Component;
   readonly #api: Component;
   readonly #controllers: Component;
   /** Kubeconfig of a cluster administrator. */
   readonly #admin: string;
+  readonly #removeFolder = (): void => rmSync(this.folder, { recursive: true, force: true });
 
   private constructor(init: Required<ControlPlaneInit>, folder: string, pki: Pki) {
-    const [address] = init.addresses;
+    const [address = ''] = init.host.addresses;
     this.url = `https://${address}:6443`;
     this.folder = folder;
-    this.#netns = init.netns;
+    this.#host = init.host;
+    process.once('exit', this.#removeFolder);
     this.#binaries = binaries();
     this.#admin = this.#kubeconfig('admin', pki, { 'client-certificate': pki.admin.certificate, 'client-key': pki.admin.key });
     const manager = this.#kubeconfig('manager', pki, { 'client-certificate': pki.manager.certificate, 'client-key': pki.manager.key });
@@ -59,7 +66,7 @@ export class ControlPlane implements AsyncDisposable {
     });
     this.#api = this.#component('kube-apiserver', () => this.kubectl(['get', '--raw', '/readyz']), {
       'etcd-servers': ETCD,
-      'bind-address': init.addresses.length > 1 ? '::' : '0.0.0.0',
+      'bind-address': init.host.addresses.length > 1 ? '::' : '0.0.0.0',
       'advertise-address': address,
       'secure-port': '6443',
       'tls-cert-file': pki.server.certificate,
@@ -95,7 +102,7 @@ export class ControlPlane implements AsyncDisposable {
   static async start({ serviceCidrs = '10.96.0.0/16,fd00:96::/112', ...init }: ControlPlaneInit): Promise<ControlPlane> {
     const folder = mkdtempSync(join(tmpdir(), 'maglane-control-'));
     try {
-      const pki = await makePki(folder, init.addresses);
+      const pki = await makePki(folder, init.host.addresses);
       const plane = new ControlPlane({ ...init, serviceCidrs }, folder, pki);
       try {
         await plane.#etcd.start();
@@ -116,7 +123,8 @@ export class ControlPlane implements AsyncDisposable {
   /** Stops everything and removes its files. */
   async stop(): Promise<void> {
     for (const component of [this.#controllers, this.#api, this.#etcd]) await component.stop();
-    rmSync(this.folder, { recursive: true, force: true });
+    process.off('exit', this.#removeFolder);
+    this.#removeFolder();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -180,7 +188,7 @@ export class ControlPlane implements AsyncDisposable {
 
   #component(name: string, probe: () => Promise<unknown>, flags: Readonly<Record<string, string>>): Component {
     const args = Object.entries(flags).map(([flag, value]) => `--${flag}=${value}`);
-    const command: [string, ...string[]] = ['nsenter', `--net=${this.#netns}`, join(this.#binaries, name), ...args];
+    const command = this.#host.command([join(this.#binaries, name), ...args]);
     const ready = async (): Promise<boolean> =>
       probe().then(
         () => true,
@@ -198,8 +206,9 @@ export class ControlPlane implements AsyncDisposable {
   }
 
   #inside(command: string, args: readonly string[], input = ''): Promise<string> {
+    const [file = '', ...rest] = this.#host.command([command, ...args]);
     return new Promise((resolve, reject) => {
-      const child = execFile('nsenter', [`--net=${this.#netns}`, command, ...args], { maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
+      const child = execFile(file, rest, { maxBuffer: 1 << 26 }, (error, stdout, stderr) => {
         if (error === null) resolve(stdout);
         else reject(new Error(`${command.replace(/.*\//, '')} ${args.slice(1).join(' ')}: ${stderr.trim() || error.message}`));
       });

@@ -6,6 +6,8 @@ export interface KubernetesObject {
   readonly metadata: { readonly name: string; readonly namespace?: string; readonly labels?: Readonly<Record<string, string>> };
   readonly spec?: object;
   readonly status?: object;
+  /** What kinds without a spec have: addressType, endpoints... */
+  readonly [field: string]: unknown;
 }
 
 export interface PodInit {
