@@ -118,12 +118,15 @@ export class Lab implements AsyncDisposable {
     return pod;
   }
 
-  /** Takes a pod away at once, its processes and its addresses. */
+  /** Takes a pod away: its processes, then its addresses; both are gone when this resolves. */
   async removePod(name: string): Promise<void> {
     const pod = this.pod(name);
     this.#pods.delete(name);
     pod.close();
     killCgroup(pod.cgroup);
+    await removedSoon(pod.cgroup);
+    // The kernel takes its time over a namespace, not over a device.
+    await net.ip(pod.netns, ['link delete eth0']);
     await run(['ip', 'netns', 'delete', pod.netns]);
   }
 
@@ -143,8 +146,7 @@ export class Lab implements AsyncDisposable {
     removePins(join(BPFFS, this.prefix));
     const names = namespaces().filter((netns) => netns.startsWith(`${this.prefix}-`));
     if (names.length > 0) await run(['ip', '-batch', '-'], { input: names.map((netns) => `netns delete ${netns}\n`).join('') });
-    // The killed are gone a moment later.
-    for (const deadline = Date.now() + 5_000; !removeCgroup(this.#cgroup) && Date.now() < deadline;) await new Promise((resolve) => setTimeout(resolve, 5));
+    await removedSoon(this.#cgroup);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -248,6 +250,11 @@ function removeAll(prefix: string): void {
   removePins(join(BPFFS, prefix));
   for (const netns of namespaces()) if (netns.startsWith(`${prefix}-`)) runSync(['ip', 'netns', 'delete', netns]);
   for (const deadline = Date.now() + 2_000; !removeCgroup(cgroup) && Date.now() < deadline;);
+}
+
+/** Removes a cgroup as soon as the killed processes in it are gone. */
+async function removedSoon(cgroup: string): Promise<void> {
+  for (const deadline = Date.now() + 5_000; !removeCgroup(cgroup) && Date.now() < deadline;) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 let signalsHandled = false;
