@@ -175,6 +175,8 @@ async function inParallel(count: number, parallel: number, once: () => Promise<A
 /* ---- steady TCP traffic ---- */
 
 const TICK_MS = 10;
+/** A slow machine makes fewer connections a second, not ever more at a time. */
+const MOST_OPEN = 200;
 
 function startTraffic(target: Target, perSecond: number, timeoutMs: number): number {
   const state = { tally: { answers: 0, servers: {}, errors: {} } as MutableTally, open: 0, timer: setInterval(() => tick(), TICK_MS) };
@@ -183,6 +185,7 @@ function startTraffic(target: Target, perSecond: number, timeoutMs: number): num
   const tick = (): void => {
     const due = ((performance.now() - started) / 1000) * perSecond;
     for (; sent < due; sent++) {
+      if (state.open >= MOST_OPEN) continue;
       state.open++;
       void ask(target, timeoutMs).then((answer) => {
         state.open--;
