@@ -162,7 +162,6 @@ export class Planner {
       this.#hasRoom = false;
       for (const [key, { desired }] of this.#refused) if (!changes.has(key)) this.#serve(desired, draft);
     }
-    if (draft.serviceDeletes.length > 0) this.#hasRoom = true; // they go last: the room is the next plan's
     return draft.finish();
   }
 
@@ -326,7 +325,6 @@ export class Planner {
     if (retired === undefined) return;
     this.#retiring.set(backend.id, { retired, entry: isTwin ? undefined : entry, endpoint });
     retired.backends.push(backend.id);
-    if (entry === undefined) retired.services.push(backend.service);
   }
 
   #giveBack(region: SetRegion): void {

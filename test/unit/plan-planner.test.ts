@@ -74,6 +74,15 @@ describe('a plan', () => {
     run({ writes, retired: undefined, problems: new Map() });
   });
 
+  test('leaves a frontend to whom it was given, whatever becomes of the one who had it', () => {
+    const { maps, planner, run, want } = start();
+    run(want(web));
+    const next = service('next', { frontends: web.frontends, cluster: [backend('10.1.0.9')] });
+    run(want(next));
+    run(planner.plan([{ key: web.key, desired: undefined }]));
+    expect(maps.asDesired()).toEqual([next]);
+  });
+
   test('changes flags without touching the set', () => {
     const { run, want } = start();
     run(want(web));
