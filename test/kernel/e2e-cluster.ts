@@ -1,0 +1,189 @@
+/** A lab with an agent on each node, and the folder of manifests that both follow. */
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Host } from '../support/lab/host.ts';
+import type { LabOptions } from '../support/lab/lab.ts';
+import { Lab } from '../support/lab/lab.ts';
+import type { Agent, LabNode } from '../support/lab/node.ts';
+
+/** What the pods of these tests serve. */
+export const TCP = 8080;
+export const UDP = 5353;
+
+/** In a VM without KVM everything takes its time. */
+export const PATIENCE = process.env['MAGLANE_VM'] === undefined ? 1 : 10;
+
+export interface ServiceInit {
+  /** Cluster IPs. */
+  readonly ips: readonly string[];
+  /** Addresses of pods of the lab, both families mixed; those of `terminating` are not ready, but serve. */
+  readonly endpoints?: readonly string[];
+  readonly tcp?: number;
+  readonly udp?: number;
+  readonly nodePort?: number;
+  /** More of `spec`. */
+  readonly spec?: Readonly<Record<string, unknown>>;
+  /** Of a load balancer. */
+  readonly ingress?: readonly string[];
+  readonly algorithm?: 'maglev' | 'random';
+}
+
+/** A Service and its EndpointSlices, as a cluster's API would show them. */
+export function service(name: string, init: ServiceInit): object[] {
+  const { ips, endpoints = [], tcp, udp, nodePort, spec, ingress = [], algorithm } = init;
+  const offered = [
+    { protocol: 'TCP', port: tcp, target: TCP },
+    { protocol: 'UDP', port: udp, target: UDP },
+  ].filter(({ port }) => port !== undefined);
+  const ports = offered.map(({ protocol, port }) => ({ name: protocol.toLowerCase(), protocol, port, ...(nodePort === undefined ? {} : { nodePort }) }));
+  const type = nodePort === undefined ? 'ClusterIP' : ingress.length > 0 ? 'LoadBalancer' : 'NodePort';
+  return [
+    {
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { name, namespace: 'e2e', ...(algorithm === undefined ? {} : { annotations: { 'maglane.io/algorithm': algorithm } }) },
+      spec: { type, clusterIP: ips[0], clusterIPs: ips, ipFamilies: ips.map((ip) => (ip.includes(':') ? 'IPv6' : 'IPv4')), ports, ...spec },
+      status: { loadBalancer: { ingress: ingress.map((ip) => ({ ip })) } },
+    },
+    ...(['IPv4', 'IPv6'] as const).map((addressType) => ({
+      apiVersion: 'discovery.k8s.io/v1',
+      kind: 'EndpointSlice',
+      metadata: { name: `${name}-${addressType.toLowerCase()}`, namespace: 'e2e', labels: { 'kubernetes.io/service-name': name } },
+      addressType,
+      ports: offered.map(({ protocol, target }) => ({ name: protocol.toLowerCase(), protocol, port: target })),
+      endpoints: endpoints
+        .filter((address) => address.includes(':') === (addressType === 'IPv6'))
+        .map((address) => ({ addresses: [address], nodeName: nodeOf(address) })),
+    })),
+  ];
+}
+
+/** The lab's pods are 10.244.<node>.x and fd00:244:<node>::x. */
+const nodeOf = (address: string): string => (/^(10\.244\.1\.|fd00:244:1:)/.test(address) ? 'node-a' : 'node-b');
+
+export const addressesOf = (...pods: readonly Host[]): string[] => pods.flatMap(({ addresses }) => addresses);
+
+/** A folder of manifests. Files appear and change at once, never half written. */
+export class Manifests {
+  readonly folder = mkdtempSync(join(tmpdir(), 'maglane-e2e-'));
+
+  /** @param content objects, or text as it is. */
+  put(file: string, content: readonly object[] | string): void {
+    const text = typeof content === 'string' ? content : JSON.stringify({ apiVersion: 'v1', kind: 'List', items: content });
+    const unseen = join(this.folder, `${file}.new`);
+    mkdirSync(this.folder, { recursive: true });
+    writeFileSync(unseen, text);
+    renameSync(unseen, join(this.folder, file));
+  }
+
+  remove(file: string): void {
+    rmSync(join(this.folder, file));
+  }
+
+  destroy(): void {
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+export interface ClusterOptions extends LabOptions {
+  /** More of the agents' command line. */
+  readonly args?: readonly string[];
+  /** Pods by name, "a1" for number 11 on node-a; all serve TCP 8080 and UDP 5353. @default a1, a2, b1, b2 */
+  readonly pods?: readonly string[];
+}
+
+export class Cluster implements AsyncDisposable {
+  readonly lab: Lab;
+  readonly manifests: Manifests;
+  readonly #args: readonly string[];
+
+  private constructor(lab: Lab, manifests: Manifests, args: readonly string[]) {
+    this.lab = lab;
+    this.manifests = manifests;
+    this.#args = args;
+  }
+
+  /** Builds it; the agents serve when this resolves. Nothing is left behind when it throws. */
+  static async start({ args = [], pods = ['a1', 'a2', 'b1', 'b2'], ...options }: ClusterOptions = {}): Promise<Cluster> {
+    const cluster = new Cluster(await Lab.create(options), new Manifests(), args);
+    try {
+      await Promise.all([...pods.map((name) => cluster.addPod(name)), ...cluster.lab.nodes.map((node) => cluster.startAgent(node))]);
+    } catch (error) {
+      await cluster.destroy();
+      throw error;
+    }
+    return cluster;
+  }
+
+  get nodeA(): LabNode {
+    return this.lab.node('node-a');
+  }
+
+  get nodeB(): LabNode {
+    return this.lab.node('node-b');
+  }
+
+  get client(): Host {
+    return this.lab.client;
+  }
+
+  pod(name: string): Host {
+    return this.lab.pod(name);
+  }
+
+  /** @param name "b2" is number 12 on node-b. */
+  async addPod(name: string): Promise<Host> {
+    const pod = await this.lab.addPod(name, this.lab.node(`node-${name[0]}`), 10 + Number(name.slice(1)));
+    await pod.serve({ tcp: [TCP], udp: [UDP] });
+    return pod;
+  }
+
+  startAgent(node: LabNode, env: Readonly<Record<string, string>> = {}): Promise<Agent> {
+    return node.startAgent({ manifests: this.manifests.folder, args: this.#args, env });
+  }
+
+  /** Puts a Service into the folder; resolves when the kernel of both nodes has it. */
+  apply(name: string, init: ServiceInit): Promise<void> {
+    return this.#written(() => this.manifests.put(`${name}.json`, service(name, init)));
+  }
+
+  /** Takes a Service away; resolves when both nodes have heard of it. */
+  remove(name: string): Promise<void> {
+    return this.#written(() => this.manifests.remove(`${name}.json`));
+  }
+
+  async destroy(): Promise<void> {
+    await this.lab.destroy();
+    this.manifests.destroy();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.destroy();
+  }
+
+  /** Makes a change and waits until each agent has written its maps once more. */
+  async #written(change: () => void): Promise<void> {
+    const nodes = this.lab.nodes;
+    const before = await Promise.all(nodes.map(syncs));
+    change();
+    await Promise.all(nodes.map((node, i) => until(`${node.name} has written the change`, async () => (await syncs(node)) > before[i]!)));
+  }
+}
+
+const syncs = (node: LabNode): Promise<number> => metric(node, 'maglane_sync_duration_seconds_count');
+
+/** A number of a node's /metrics: 'maglane_refused_total{reason="conflict"}'; 0 when it is not there. */
+export async function metric(node: LabNode, series: string): Promise<number> {
+  const { body } = await node.get('http://127.0.0.1:10249/metrics');
+  const line = body.split('\n').find((line) => line.startsWith(`${series} `));
+  return Number(line?.slice(series.length) ?? 0);
+}
+
+/** Waits for a condition. @throws Error naming it after half a minute. */
+export async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (const deadline = Date.now() + 30_000 * PATIENCE; !(await condition());) {
+    if (Date.now() > deadline) throw new Error(`waited in vain until ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
