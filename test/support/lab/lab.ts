@@ -194,7 +194,7 @@ export class Lab implements AsyncDisposable {
     const node = this.nodes[i - 1] as LabNode;
     if (this.#options.podAttach === 'bridge') {
       const gateways = net.gatewayAddresses(i).map((own) => net.address(`${own}/${own.includes(':') ? 64 : 24}`, 'cni0'));
-      await net.ip(node.netns, [`link add cni0 mtu ${this.#podMtu()} type bridge`, 'link set cni0 up', ...gateways]);
+      await net.ip(node.netns, [`link add cni0 address ${net.bridgeMac(i)} mtu ${this.#podMtu()} type bridge`, 'link set cni0 up', ...gateways]);
     }
     if (this.#options.podNetwork === 'vxlan') {
       await net.ip(node.netns, net.tunnel(i, this.nodes.length));

@@ -50,6 +50,9 @@ export async function cable(netns: string, device: string, farNetns: string, far
   await ip(farNetns, [`link set ${farDevice} up`]);
 }
 
+/** The MAC address that the lab gives the pods' bridge of node i: left to itself, it would change when a pod goes, and the others would not know. */
+export const bridgeMac = (i: number): string => `02:4d:47:00:01:${i.toString(16).padStart(2, '0')}`;
+
 /** The MAC address that the lab gives the vxlan device of node i. */
 export const tunnelMac = (i: number): string => `02:4d:47:00:00:${i.toString(16).padStart(2, '0')}`;
 
