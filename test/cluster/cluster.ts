@@ -85,9 +85,9 @@ export class Cluster implements AsyncDisposable {
   }
 }
 
-/** Tries again until `check` passes; throws its last error after 10 s. */
+/** Tries again until `check` passes; throws its last error after 30 s. */
 export function soon(check: () => Promise<void>): Promise<void> {
-  return vi.waitFor(check, { timeout: 10_000 * PATIENCE, interval: 50 });
+  return vi.waitFor(check, { timeout: 30_000 * PATIENCE, interval: 50 });
 }
 
 export type Way = 'tcp' | 'udp' | 'udp connected';
