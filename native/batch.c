@@ -106,6 +106,8 @@ struct entries {
 	uint8_t *keys, *values;
 	uint64_t key_bytes, value_bytes;
 	size_t count, room;
+	bool only_count; /* each batch overwrites the one before; `passed` have been read */
+	size_t passed;
 };
 
 /* Makes room for `more` entries behind those there. */
@@ -157,7 +159,7 @@ static int entries_by_batch(struct entries *e, int fd, uint32_t chunk)
 			continue;
 		}
 		if (error == 0 || error == ENOENT)
-			e->count += count;
+			*(e->only_count ? &e->passed : &e->count) += count;
 		if (error != 0)
 			break;
 		memcpy(cursor, out, cursor_bytes);
@@ -244,9 +246,31 @@ static napi_value map_entries(napi_env env, napi_callback_info info)
 	return result;
 }
 
+/* A map that programs write to does not know its number of entries: they have to be read, but not kept. */
+static napi_value map_count(napi_env env, napi_callback_info info)
+{
+	struct call c = call_begin(env, info, "map_count");
+	int fd = arg_fd(&c, 0), error;
+	struct entries e = { .only_count = true };
+	struct bpf_map_info map;
+
+	check_kind(&c, fd, FD_MAP);
+	if (!map_info(&c, fd, &map))
+		return NULL;
+	e.key_bytes = map.key_size;
+	e.value_bytes = map_value_bytes(&map);
+	error = entries_by_batch(&e, fd, DEFAULT_CHUNK < map.max_entries ? DEFAULT_CHUNK : map.max_entries);
+	if (error)
+		fail(&c, error, map.name);
+	free(e.keys);
+	free(e.values);
+	return error ? NULL : give_number(env, e.passed);
+}
+
 const struct function batch_functions[] = {
 	{ "mapUpdateBatch", map_update_batch },
 	{ "mapDeleteBatch", map_delete_batch },
 	{ "mapEntries", map_entries },
+	{ "mapCount", map_count },
 };
 const size_t batch_function_count = ARRAY_SIZE(batch_functions);

@@ -116,6 +116,8 @@ export interface Native {
   mapDeleteBatch(fd: number, keys: Uint8Array, count: number): number;
   /** All entries, in batches of `chunk` (default 4096), falling back to next-key where the map has no batches. */
   mapEntries(fd: number, chunk?: number): { keys: Uint8Array; values: Uint8Array; count: number };
+  /** How many entries a hash map has: read in batches, none kept. Throws ENOTSUPP for a map without batches. */
+  mapCount(fd: number): number;
   /** An ARRAY with BPF_F_MMAPABLE as memory: each value at a multiple of 8 bytes, the whole rounded up to pages. The mapping lives as long as the buffer. */
   mapMmap(fd: number): ArrayBuffer;
 

@@ -74,7 +74,7 @@ class Agent {
     this.#source = source;
     this.#dataplane = dataplane;
     this.#model = new Model(this.#facts([]));
-    const observed = agentMetrics(this.#metrics, this.#model, dataplane);
+    const observed = agentMetrics(this.#metrics, this.#model, dataplane, () => this.#controller.usage);
     this.#controller = new Controller({
       model: this.#model,
       maps: dataplane,

@@ -8,6 +8,7 @@
  */
 import type { Held, Write } from '../plan/held.ts';
 import type { Plan, Retired } from '../plan/planner.ts';
+import type { Usage } from '../plan/planner.ts';
 import { Planner } from '../plan/planner.ts';
 import type { Model } from '../model/model.ts';
 import type { Change, Node } from '../model/objects.ts';
@@ -69,6 +70,11 @@ export class Controller implements SourceSink {
   /** Resolves when the maps have held all that is desired for the first time. */
   get firstSync(): Promise<void> {
     return this.#firstSync.promise;
+  }
+
+  /** Entries of the maps that the agent writes; undefined before the first plan and while writes fail. */
+  get usage(): Usage | undefined {
+    return this.#planner?.usage;
   }
 
   /** Whether writes fail at the moment. */
@@ -138,7 +144,10 @@ export class Controller implements SourceSink {
     for (const [object, list] of delta.problems) problems.set('model', object, list);
     if (this.#planner === undefined) {
       this.#planner = new Planner(maps.read());
-      this.#carryOut(this.#planner.planAll(model.desired()));
+      const plan = this.#planner.planAll(model.desired());
+      // A new planner does not know what an earlier one refused.
+      problems.retain('plan', plan.problems);
+      this.#carryOut(plan);
     } else this.#carryOut(this.#planner.plan(delta.services));
   }
 

@@ -2,12 +2,16 @@
 import type { Dataplane } from '../dataplane/dataplane.ts';
 import type { Model } from '../model/model.ts';
 import type { Counter, Histogram, Metrics } from '../observe/metrics.ts';
+import type { Usage } from '../plan/planner.ts';
 import type { SourceObserver } from '../source/kubernetes/kubernetes.ts';
 
 const SYNC_BOUNDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
-/** Registers everything and returns what the controller feeds. */
-export function agentMetrics(metrics: Metrics, model: Model, dataplane: Dataplane): { syncs: Histogram; failures: Counter } {
+/** Maps whose entries only the kernel knows. */
+const WRITTEN_BY_PROGRAMS = ['flows', 'affinity', 'udp_peers'];
+
+/** Registers everything and returns what the controller feeds. @param usage of the maps that the agent writes. */
+export function agentMetrics(metrics: Metrics, model: Model, dataplane: Dataplane, usage: () => Usage | undefined): { syncs: Histogram; failures: Counter } {
   metrics.gauge('maglane_objects', 'Objects known, by kind.', () => {
     const { services, slices, endpoints } = model.counts;
     return [
@@ -16,18 +20,10 @@ export function agentMetrics(metrics: Metrics, model: Model, dataplane: Dataplan
       [{ kind: 'endpoint' }, endpoints],
     ];
   });
-  metrics.gauge('maglane_map_entries', 'Entries of each map.', () =>
-    dataplane
-      .view()
-      .maps()
-      .map(({ name, entries }) => [{ map: name }, entries]),
-  );
-  metrics.gauge('maglane_map_max_entries', 'Size of each map.', () =>
-    dataplane
-      .view()
-      .maps()
-      .map(({ name, maxEntries }) => [{ map: name }, maxEntries]),
-  );
+  metrics.gauge('maglane_map_entries', 'Entries of each map in use.', () => [
+    ...written(usage()),
+    ...WRITTEN_BY_PROGRAMS.map((map) => [{ map }, dataplane.view().fill(map).entries] as const),
+  ]);
   metrics.gauge('maglane_verdict_packets_total', 'Packets, or socket calls, by what became of them.', () => counters(dataplane, 'packets'), 'counter');
   metrics.gauge('maglane_verdict_bytes_total', 'Bytes, by what became of them.', () => counters(dataplane, 'bytes'), 'counter');
   metrics.gauge('process_resident_memory_bytes', 'Memory of the agent.', () => [[{}, process.memoryUsage.rss()]]);
@@ -54,6 +50,12 @@ export function watchMetrics(metrics: Metrics): SourceObserver {
     relisted: (kind) => lists.add({ kind }),
     event: (kind) => events.add({ kind }),
   };
+}
+
+function written(usage: Usage | undefined): [{ map: string }, number][] {
+  if (usage === undefined) return [];
+  const { services, frontends, backends, ringSlots } = usage;
+  return Object.entries({ services, frontends, backends, ring: ringSlots }).map(([map, entries]) => [{ map }, entries]);
 }
 
 function counters(dataplane: Dataplane, what: 'packets' | 'bytes'): [{ reason: string }, number][] {

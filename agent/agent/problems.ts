@@ -32,6 +32,13 @@ export class Problems {
     }
   }
 
+  /** Clears what a stage found earlier, but for these objects. */
+  retain(stage: Stage, objects: ReadonlyMap<string, unknown>): void {
+    for (const key of this.#standing.keys()) {
+      if (key.startsWith(`${stage} `) && !objects.has(key.slice(stage.length + 1))) this.#standing.delete(key);
+    }
+  }
+
   #byReason(): [{ reason: string }, number][] {
     const counts = new Map<ProblemReason, number>();
     for (const problems of this.#standing.values()) for (const { reason } of problems) counts.set(reason, (counts.get(reason) ?? 0) + 1);

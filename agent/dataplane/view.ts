@@ -111,9 +111,14 @@ export class View {
     const slots = held.services.flatMap(({ cluster, local }) => [cluster, local]).reduce((sum, { count, table }) => sum + count + table, 0);
     return BOUNDED.map((name) => {
       if (name === 'ring') return { name, entries: slots, maxEntries: held.capacity.ringSlots };
-      const entries = name === 'backends' ? held.backends.length : native.mapEntries(this.#maps.fd(name)).count;
-      return { name, entries, maxEntries: this.#maps.info(name).maxEntries };
+      if (name === 'backends') return { name, entries: held.backends.length, maxEntries: held.capacity.backends };
+      return this.fill(name);
     });
+  }
+
+  /** How full one hash map is. */
+  fill(name: string): MapFill {
+    return { name, entries: native.mapCount(this.#maps.fd(name)), maxEntries: this.#maps.info(name).maxEntries };
   }
 
   close(): void {

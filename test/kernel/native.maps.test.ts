@@ -112,6 +112,7 @@ describe('many entries', () => {
     const keys = u32(...Array(count).keys());
     const values = new Uint8Array(BigUint64Array.from({ length: count }, (_, i) => BigInt(i) * 3n).buffer);
     expect(native.mapUpdateBatch(fd(map), keys, values, count)).toBe(count);
+    if (map !== 'plain_array') expect(native.mapCount(fd(map))).toBe(count);
     // A chunk of 1 is smaller than the fuller buckets of a hash map: the batch must grow by itself.
     for (const chunk of [undefined, 100, 1]) {
       const read = native.mapEntries(fd(map), chunk);
