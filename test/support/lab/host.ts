@@ -38,6 +38,8 @@ export interface Held {
   readonly answer: Answer;
   /** Sends a line through it: "ok", or the errno that came instead. */
   echo(timeoutMs?: number): Promise<string>;
+  /** Sends random bytes through it and compares what comes back: "ok", or what went wrong. */
+  bulk(bytes: number, timeoutMs?: number): Promise<string>;
   release(): Promise<void>;
 }
 
@@ -112,6 +114,7 @@ export class Host {
     return {
       answer,
       echo: (timeoutMs = 5_000) => this.#ask({ op: 'echo', held, timeoutMs }),
+      bulk: (bytes, timeoutMs = 60_000) => this.#ask({ op: 'bulk', held, bytes, timeoutMs }),
       release: () => this.#ask({ op: 'release', held }),
     };
   }

@@ -2,6 +2,7 @@
  * The lab's hands inside a network namespace: serves and connects as it is told on standard input,
  * so that a connection costs no process start. Ends with its standard input.
  */
+import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import type { RemoteInfo } from 'node:dgram';
 import { connect, createServer } from 'node:net';
@@ -49,6 +50,8 @@ async function handle(request: Request): Promise<unknown> {
       return hold(request.target);
     case 'echo':
       return echo(heldSocket(request.held), request.timeoutMs);
+    case 'bulk':
+      return bulk(heldSocket(request.held), request.bytes, request.timeoutMs);
     case 'release':
       heldSocket(request.held).destroy();
       held.delete(request.held);
@@ -142,6 +145,29 @@ async function echo(socket: Socket, timeoutMs: number): Promise<string> {
   );
 }
 
+/** "ok" when all that was sent comes back as it was; else how much did, or the errno. */
+function bulk(socket: Socket, bytes: number, timeoutMs: number): Promise<string> {
+  const data = randomBytes(bytes);
+  const [sent, back] = [createHash('sha256').update(data), createHash('sha256')];
+  return new Promise((resolve) => {
+    let count = 0;
+    const finish = (result: string): void => {
+      clearTimeout(timer);
+      socket.off('data', take).off('close', closed);
+      resolve(result);
+    };
+    const take = (chunk: Buffer): void => {
+      back.update(chunk);
+      count += chunk.length;
+      if (count >= bytes) finish(sent.digest('hex') === back.digest('hex') ? 'ok' : 'other bytes than were sent');
+    };
+    const closed = (): void => finish(`ECONNRESET after ${count} of ${bytes} bytes`);
+    const timer = setTimeout(() => finish(`ETIMEDOUT after ${count} of ${bytes} bytes`), timeoutMs);
+    socket.on('data', take).on('close', closed);
+    socket.write(data);
+  });
+}
+
 function received(socket: Socket, timeoutMs: number): Promise<string> {
   return new Promise((resolve, reject) => {
     const settle = (finish: () => void) => (): void => {
@@ -187,10 +213,9 @@ function startTraffic(target: Target, perSecond: number, timeoutMs: number): num
     for (; sent < due; sent++) {
       if (state.open >= MOST_OPEN) continue;
       state.open++;
-      void ask(target, timeoutMs).then((answer) => {
-        state.open--;
-        record(state.tally, answer);
-      });
+      void ask(target, timeoutMs)
+        .then((answer) => record(state.tally, answer))
+        .finally(() => state.open--);
     }
   };
   traffics.set(++handles, state);

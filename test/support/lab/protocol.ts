@@ -39,6 +39,7 @@ export type Request =
     }
   | { readonly op: 'hold'; readonly target: Target }
   | { readonly op: 'echo'; readonly held: number; readonly timeoutMs: number }
+  | { readonly op: 'bulk'; readonly held: number; readonly bytes: number; readonly timeoutMs: number }
   | { readonly op: 'release'; readonly held: number }
   | { readonly op: 'traffic'; readonly target: Target; readonly perSecond: number; readonly timeoutMs: number }
   | { readonly op: 'tally'; readonly traffic: number; readonly stop: boolean }
