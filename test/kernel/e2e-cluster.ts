@@ -91,12 +91,16 @@ export interface ClusterOptions extends LabOptions {
   readonly args?: readonly string[];
   /** Pods by name, "a1" for number 11 on node-a; all serve TCP 8080 and UDP 5353. @default a1, a2, b1, b2 */
   readonly pods?: readonly string[];
+  /** Nodes whose agents are started. @default all */
+  readonly agentsOn?: readonly string[];
 }
 
 export class Cluster implements AsyncDisposable {
   readonly lab: Lab;
   readonly manifests: Manifests;
   readonly #args: readonly string[];
+  /** The latest on each node. */
+  readonly #agents = new Map<LabNode, Agent>();
 
   private constructor(lab: Lab, manifests: Manifests, args: readonly string[]) {
     this.lab = lab;
@@ -105,10 +109,11 @@ export class Cluster implements AsyncDisposable {
   }
 
   /** Builds it; the agents serve when this resolves. Nothing is left behind when it throws. */
-  static async start({ args = [], pods = ['a1', 'a2', 'b1', 'b2'], ...options }: ClusterOptions = {}): Promise<Cluster> {
+  static async start({ args = [], pods = ['a1', 'a2', 'b1', 'b2'], agentsOn, ...options }: ClusterOptions = {}): Promise<Cluster> {
     const cluster = new Cluster(await Lab.create(options), new Manifests(), args);
+    const nodes = cluster.lab.nodes.filter(({ name }) => agentsOn?.includes(name) ?? true);
     try {
-      await Promise.all([...pods.map((name) => cluster.addPod(name)), ...cluster.lab.nodes.map((node) => cluster.startAgent(node))]);
+      await Promise.all([...pods.map((name) => cluster.addPod(name)), ...nodes.map((node) => cluster.startAgent(node))]);
     } catch (error) {
       await cluster.destroy();
       throw error;
@@ -139,16 +144,18 @@ export class Cluster implements AsyncDisposable {
     return pod;
   }
 
-  startAgent(node: LabNode, env: Readonly<Record<string, string>> = {}): Promise<Agent> {
-    return node.startAgent({ manifests: this.manifests.folder, args: this.#args, env });
+  async startAgent(node: LabNode, env: Readonly<Record<string, string>> = {}): Promise<Agent> {
+    const agent = await node.startAgent({ manifests: this.manifests.folder, args: this.#args, env });
+    this.#agents.set(node, agent);
+    return agent;
   }
 
-  /** Puts a Service into the folder; resolves when the kernel of both nodes has it. */
+  /** Puts a Service into the folder; resolves when the kernel has it on every node with an agent. */
   apply(name: string, init: ServiceInit): Promise<void> {
     return this.#written(() => this.manifests.put(`${name}.json`, service(name, init)));
   }
 
-  /** Takes a Service away; resolves when both nodes have heard of it. */
+  /** Takes a Service away; resolves when every node with an agent has heard of it. */
   remove(name: string): Promise<void> {
     return this.#written(() => this.manifests.remove(`${name}.json`));
   }
@@ -164,7 +171,7 @@ export class Cluster implements AsyncDisposable {
 
   /** Makes a change and waits until each agent has written its maps once more. */
   async #written(change: () => void): Promise<void> {
-    const nodes = this.lab.nodes;
+    const nodes = [...this.#agents].filter(([, agent]) => agent.running).map(([node]) => node);
     const before = await Promise.all(nodes.map(syncs));
     change();
     await Promise.all(nodes.map((node, i) => until(`${node.name} has written the change`, async () => (await syncs(node)) > before[i]!)));
