@@ -68,10 +68,14 @@ async function show(stage: Lab): Promise<void> {
   const shopper = stage.pod('shopper');
 
   title('100 connections to the cluster IP of web, from a pod and from a node: the socket gets a backend at connect()');
+  const before = performance.now();
   for (const host of [shopper, a] as Host[]) {
     const answers = await host.connect('10.96.0.10', 80, { count: 100 });
     spread(`${host.name} -> 10.96.0.10:80`, answers, ['web-1', 'web-2', 'web-3']);
   }
+
+  // A tenth of what this machine can do, so that a VM without KVM has time for the rest as well.
+  const perSecond = Math.min(500, Math.ceil(20_000 / (performance.now() - before)));
 
   title('The same over IPv6, and UDP: the answer comes from whom was asked');
   spread('shopper -> [fd00:96::20]:80', await shopper.connect('fd00:96::20', 80, { count: 100 }), ['api-a', 'api-b']);
@@ -95,9 +99,9 @@ async function show(stage: Lab): Promise<void> {
     `through node-b, where they run, they see the client itself: ${local[0]?.from}`,
   );
 
-  title('A backend goes: web-3 leaves its EndpointSlice while 200 connections a second arrive');
+  title(`A backend goes: web-3 leaves its EndpointSlice while ${perSecond} connections a second arrive`);
   const file = join(manifests, 'shop.yaml');
-  const traffic = await shopper.traffic('10.96.0.10', 80, 200);
+  const traffic = await shopper.traffic('10.96.0.10', 80, perSecond);
   await answersFrom(traffic, ['web-1', 'web-2', 'web-3']);
   writeFileSync(file, readFileSync(file, 'utf8').replace(/^.*addresses: \[10\.244\.2\.12\].*\n/m, ''));
   await until('web-3 is gone from the maps', async () => (await backendsOf(a)).length === 2);
@@ -106,10 +110,10 @@ async function show(stage: Lab): Promise<void> {
   const moved = await traffic.stop();
   check(Object.keys(moved.errors).length === 0, `${moved.answers} connections meanwhile, none failed`);
 
-  title('The agent of node-a is killed under 500 connections a second: the kernel goes on; a new agent takes over what is pinned');
+  title(`The agent of node-a is killed under ${2 * perSecond} connections a second: the kernel goes on; a new agent takes over what is pinned`);
   const held = await shopper.hold('10.96.0.10', 80);
-  const steady = await shopper.traffic('10.96.0.10', 80, 500);
-  const fromOutside = await stage.client.traffic('172.30.0.11', 30080, 200);
+  const steady = await shopper.traffic('10.96.0.10', 80, perSecond);
+  const fromOutside = await stage.client.traffic('172.30.0.11', 30080, perSecond);
   await answersFrom(steady, ['web-1', 'web-2']);
   const pid = (await a.inspect<{ agent: { pid: number } }>('status')).agent.pid;
   process.kill(pid, 'SIGKILL');
@@ -160,10 +164,10 @@ async function print(node: LabNode, args: readonly string[]): Promise<void> {
   say(`${node.name}$ maglane ${args.join(' ')}\n${output.stdout.trimEnd()}`);
 }
 
-/** Awaits a condition; five seconds are plenty for each of these. */
+/** Awaits a condition; less than a second is enough for each of these, but for a VM without KVM. */
 async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 5_000;
-  while (!(await holds())) if (Date.now() > deadline) throw new Error(`waited 5 s in vain: ${what}`);
+  const deadline = Date.now() + 30_000;
+  while (!(await holds())) if (Date.now() > deadline) throw new Error(`waited 30 s in vain: ${what}`);
   say(`ok  ${what}`);
 }
 
