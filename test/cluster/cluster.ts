@@ -6,10 +6,8 @@ import * as objects from '../support/controlplane/objects.ts';
 import type { Host } from '../support/lab/host.ts';
 import { Lab } from '../support/lab/lab.ts';
 import type { Agent, LabNode } from '../support/lab/node.ts';
+import { PATIENCE } from '../support/patience.ts';
 import { podCidrs } from '../support/lab/topology.ts';
-
-/** In a VM without KVM everything takes its time. */
-export const PATIENCE = process.env['MAGLANE_VM'] === undefined ? 1 : 10;
 
 export interface PodSetup extends Omit<PodInit, 'node' | 'ips' | 'ready'> {
   /** "node-a" or "node-b". */

@@ -1,7 +1,8 @@
 /** The API server goes away and comes back having forgotten its history: nothing that works stops working. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { service } from '../support/controlplane/objects.ts';
-import { Cluster, PATIENCE, soon, whoAnswers } from './cluster.ts';
+import { PATIENCE } from '../support/patience.ts';
+import { Cluster, soon, whoAnswers } from './cluster.ts';
 
 const VIP = '10.96.3.1';
 const PORTS = [{ name: 'http', containerPort: 8080 }];

@@ -6,13 +6,11 @@ import type { Host } from '../support/lab/host.ts';
 import type { LabOptions } from '../support/lab/lab.ts';
 import { Lab } from '../support/lab/lab.ts';
 import type { Agent, LabNode } from '../support/lab/node.ts';
+import { PATIENCE } from '../support/patience.ts';
 
 /** What the pods of these tests serve. */
 export const TCP = 8080;
 export const UDP = 5353;
-
-/** In a VM without KVM everything takes its time. */
-export const PATIENCE = process.env['MAGLANE_VM'] === undefined ? 1 : 10;
 
 export interface ServiceInit {
   /** Cluster IPs. */

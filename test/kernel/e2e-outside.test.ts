@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import type { Answer } from '../support/lab/protocol.ts';
 import type { ServiceInit } from './e2e-cluster.ts';
-import { addressesOf, Cluster, metric, PATIENCE, TCP } from './e2e-cluster.ts';
+import { PATIENCE } from '../support/patience.ts';
+import { addressesOf, Cluster, metric, TCP } from './e2e-cluster.ts';
 
 const NODE_PORT = 30_080;
 

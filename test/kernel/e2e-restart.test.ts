@@ -6,7 +6,8 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import type { Host } from '../support/lab/host.ts';
 import type { Agent } from '../support/lab/node.ts';
 import { run } from '../support/lab/shell.ts';
-import { addressesOf, Cluster, PATIENCE, until } from './e2e-cluster.ts';
+import { PATIENCE } from '../support/patience.ts';
+import { addressesOf, Cluster, until } from './e2e-cluster.ts';
 
 const VIPS = ['10.96.0.10', 'fd00:96::10'];
 const NODE_PORT = 30_080;

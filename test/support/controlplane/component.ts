@@ -3,6 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import { createWriteStream, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { PATIENCE } from '../patience.ts';
 
 export interface ComponentInit {
   /** For people, and of the log file: "kube-apiserver". */
@@ -14,8 +15,8 @@ export interface ComponentInit {
   ready(): Promise<boolean>;
 }
 
-/** How long a component may take to serve, in ms: ten times what it takes on two busy CPUs, and a VM without KVM needs it. */
-const PATIENCE = 300_000;
+/** How long a component may take to serve, in ms: ten times what it takes on two busy CPUs. */
+const DEADLINE_MS = 60_000 * PATIENCE;
 
 export class Component {
   readonly #init: ComponentInit;
@@ -45,9 +46,9 @@ export class Component {
       child.once('close', exited);
     });
 
-    for (const deadline = Date.now() + PATIENCE; !(await this.#init.ready()); await sleep(50)) {
+    for (const deadline = Date.now() + DEADLINE_MS; !(await this.#init.ready()); await sleep(50)) {
       if (this.#process === undefined) throw new Error(`${this.#init.name} exited: ${this.#lastWords()}`);
-      if (Date.now() > deadline) throw new Error(`${this.#init.name} does not serve after ${PATIENCE / 1000} s: ${this.#lastWords()}`);
+      if (Date.now() > deadline) throw new Error(`${this.#init.name} does not serve after ${DEADLINE_MS / 1000} s: ${this.#lastWords()}`);
     }
   }
 

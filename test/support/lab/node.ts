@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
+import { PATIENCE } from '../patience.ts';
 import { Host } from './host.ts';
 import type { Output } from './shell.ts';
 
@@ -108,7 +109,7 @@ export class LabNode extends Host {
   }
 
   async #ready(agent: Agent): Promise<void> {
-    const deadline = Date.now() + 60_000;
+    const deadline = Date.now() + 60_000 * PATIENCE;
     while (agent.running && Date.now() < deadline) {
       const answer = await this.get('http://127.0.0.1:10256/healthz').catch(() => undefined);
       if (answer?.status === 200) return;
