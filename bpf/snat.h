@@ -83,13 +83,16 @@ static __always_inline int claim_port(struct tuple *to, const struct flow *reply
 		known = find_flow(&key);
 		if (!known) {
 			err = bpf_map_update_elem(&flows, &key, reply, BPF_NOEXIST);
-			if (!err) {
-				to->sport = key.dport;
-				return 0;
-			}
-			if (err != -EEXIST)
+			if (err && err != -EEXIST)
 				return REASON_DROP_FLOWS_FULL;
-			continue; /* another CPU was faster */
+			/* Another CPU may have been faster: with a packet of this very flow? */
+			if (err) {
+				known = find_flow(&key);
+				if (!known || !tuple_equal(&known->to, &reply->to))
+					continue;
+			}
+			to->sport = key.dport;
+			return 0;
 		}
 		if (tuple_equal(&known->to, &reply->to))
 			break; /* this flow's own half, still there */

@@ -4,6 +4,7 @@
  */
 import dgram from 'node:dgram';
 import net from 'node:net';
+import { release } from 'node:os';
 import native from '../../native/index.js';
 import type { TestRun } from '../../native/index.d.ts';
 
@@ -26,6 +27,8 @@ export type Request =
   /** A TCP connection that stays: opened, then used. */
   | ({ readonly op: 'open'; readonly id: number } & Dial)
   | { readonly op: 'ask'; readonly id: number }
+  /** The servers of this process write something to whoever is connected, unasked. */
+  | { readonly op: 'say'; readonly text: string }
   | { readonly op: 'hangup'; readonly id: number };
 
 export interface Outcome {
@@ -35,6 +38,7 @@ export interface Outcome {
 }
 
 const connections = new Map<number, net.Socket>();
+const clients = new Set<net.Socket>();
 const programs = new Map<string, number>();
 const at = (host: string | undefined, port: number | undefined): string => `${host}:${port}`;
 const failed = (error: unknown): Outcome => ({ error: (error as NodeJS.ErrnoException).code ?? String(error) });
@@ -51,9 +55,15 @@ function attach({ pin, device, how, clsact }: Extract<Request, { op: 'attach' }>
   const { index } = native.interfaces().find(({ name }) => name === device)!;
   // Links live as long as this process holds them.
   if (how === 'xdp') native.linkXdp(fd, index, 'native');
-  else if (clsact) native.clsactAttach(fd, index, how, 1, 1);
+  else if (clsact || !hasTcx()) native.clsactAttach(fd, index, how, 1, 1);
   else native.linkTcx(fd, index, how);
   return {};
+}
+
+/** Linux 6.6 and later. */
+function hasTcx(): boolean {
+  const [major, minor] = release().split('.').map(Number) as [number, number];
+  return major > 6 || (major === 6 && minor >= 6);
 }
 
 async function serve({ name, address, port }: Extract<Request, { op: 'serve' }>): Promise<Outcome> {
@@ -61,6 +71,8 @@ async function serve({ name, address, port }: Extract<Request, { op: 'serve' }>)
     const hello = `${name} ${at(socket.remoteAddress, socket.remotePort)}`;
     socket.on('error', () => {});
     socket.on('data', (data) => socket.write(data.length === 1 ? hello : data));
+    clients.add(socket);
+    socket.on('close', () => clients.delete(socket));
   });
   await new Promise<void>((resolve) => tcp.listen(port, address, resolve));
   const udp = dgram.createSocket(net.isIPv6(address) ? 'udp6' : 'udp4');
@@ -146,6 +158,9 @@ async function perform(request: Request): Promise<Outcome> {
       return {};
     case 'ask':
       return ask(connections.get(request.id)!);
+    case 'say':
+      for (const socket of clients) socket.write(request.text);
+      return {};
     case 'hangup':
       connections.get(request.id)!.destroy();
       return {};

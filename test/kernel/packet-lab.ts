@@ -23,7 +23,6 @@ const CHILD = fileURLToPath(new URL('./packet-child.ts', import.meta.url));
 const PROGRAMS = ['mg_xdp_ingress', 'mg_tc_ingress', 'mg_tc_egress'] as const;
 export const SNAT = { min: 61_000, max: 61_999 } as const;
 
-export type Program = (typeof PROGRAMS)[number];
 export type ReasonText = keyof typeof Reason;
 export const NONE = '::' as Address;
 
@@ -113,7 +112,15 @@ export class PacketLab {
     for (const program of PROGRAMS) native.pin(object.programFd(program), this.pin(program));
   }
 
-  pin(program: Program): string {
+  /** Loads another object's only program and pins it under a name. */
+  pinFrom(object: string, name: string): void {
+    const other = native.open(object);
+    other.load();
+    native.pin(other.programFd(other.programs()[0]!), `${this.#pins}/${name}`);
+    other.close();
+  }
+
+  pin(program: string): string {
     return `${this.#pins}/${program}`;
   }
 
@@ -178,10 +185,10 @@ export class PacketLab {
     native.mapUpdate(this.#fd('frontends'), encode(frontendKeyCodec, key), encode(frontendCodec, value));
   }
 
-  /** Writes a service; its sets go to a place of the ring that is its own. Maglev tables hold each member once. */
+  /** Writes a service; each of its sets, of at most 4 backends, has a place of its own in the first page of the ring. Maglev tables hold each member once. */
   service(id: number, spec: ServiceSpec): void {
     const sets = [spec.cluster ?? [], spec.local ?? []].map((members, index) => {
-      const base = id * 64 + index * 32;
+      const base = (id % 64) * 16 + index * 8;
       [...members, ...members].forEach((backend, slot) => this.#slot(base + slot, backend));
       return { base, count: members.length, table: members.length };
     });
