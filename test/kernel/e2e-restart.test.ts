@@ -18,7 +18,8 @@ let cluster: Cluster;
 let agent: Agent;
 
 beforeAll(async () => {
-  cluster = await Cluster.start({ agentsOn: ['node-b'], pods: ['a1', 'a2', 'a9', 'b1', 'b2'] });
+  // With XDP on the uplinks every kind of link is there: cgroup, XDP and tc.
+  cluster = await Cluster.start({ xdp: true, args: ['--xdp-mode', 'native'], agentsOn: ['node-b'], pods: ['a1', 'a2', 'a9', 'b1', 'b2'] });
   agent = await cluster.startAgent(cluster.nodeA);
   const everyone = ['a1', 'a2', 'b1', 'b2'].map((name) => cluster.pod(name));
   await cluster.apply('web', { ips: VIPS, tcp: 80, udp: 53, nodePort: NODE_PORT, endpoints: addressesOf(...everyone), algorithm: 'random' });
@@ -56,23 +57,21 @@ async function undisturbed(disturb: (meetsMore: () => Promise<void>) => Promise<
     [client, nodePort6, NODE_PORT],
   ]);
   const held = await Promise.all(targets.map(([host, address, port]) => host.hold(address, port)));
-  const started = performance.now();
   const traffics = await Promise.all([
     pod.traffic(VIPS[0]!, 80, POD_RATE),
     client.traffic(nodePort, NODE_PORT, CLIENT_RATE),
     client.traffic(nodePort6, NODE_PORT, CLIENT_RATE),
   ]);
   const answers = async (): Promise<number[]> => Promise.all(traffics.map(async (traffic) => (await traffic.tally()).answers));
+  // A busy machine falls behind the rates, so what is waited for is counted.
+  const enough = [POD_RATE / 2, 10, 10];
   await disturb(async () => {
     const before = await answers();
-    await until('all traffic has been answered again', async () => (await answers()).every((count, i) => count > before[i]! + 5));
+    await until('all traffic has been answered again', async () => (await answers()).every((count, i) => count >= before[i]! + enough[i]!));
   });
-  const seconds = (performance.now() - started) / 1_000;
   const tallies = await Promise.all(traffics.map((traffic) => traffic.stop()));
   expect(tallies.map(({ errors }) => errors)).toEqual([{}, {}, {}]);
   for (const { servers } of tallies) expect(Object.keys(servers).sort()).toEqual(['a1', 'a2', 'b1', 'b2']);
-  // A busy machine falls behind; it must not have stood still.
-  expect(tallies[0]!.answers).toBeGreaterThan(0.6 * POD_RATE * seconds);
   for (const [i, connection] of held.entries()) {
     const [host, address] = targets[i]!;
     expect(await connection.echo(), `${host.name} to ${address} at ${connection.answer.server}`).toBe('ok');
