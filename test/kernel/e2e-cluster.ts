@@ -15,7 +15,7 @@ export const UDP = 5353;
 export interface ServiceInit {
   /** Cluster IPs. */
   readonly ips: readonly string[];
-  /** Addresses of pods of the lab, both families mixed; those of `terminating` are not ready, but serve. */
+  /** Addresses of pods of the lab, both families mixed. */
   readonly endpoints?: readonly string[];
   readonly tcp?: number;
   readonly udp?: number;
