@@ -94,9 +94,7 @@ export interface BpfObject {
   close(): void;
 }
 
-export type CgroupAttach =
-  | 'connect4' | 'connect6' | 'sendmsg4' | 'sendmsg6'
-  | 'recvmsg4' | 'recvmsg6' | 'getpeername4' | 'getpeername6' | 'sock_release';
+export type CgroupAttach = 'connect4' | 'connect6' | 'sendmsg4' | 'sendmsg6' | 'recvmsg4' | 'recvmsg6' | 'getpeername4' | 'getpeername6' | 'sock_release';
 
 export interface Native {
   open(path: string): BpfObject;

@@ -30,7 +30,9 @@ let near: number;
 let far: number;
 
 function cgroup2(): string {
-  const mount = readFileSync('/proc/mounts', 'utf8').split('\n').find((line) => line.split(' ')[2] === 'cgroup2');
+  const mount = readFileSync('/proc/mounts', 'utf8')
+    .split('\n')
+    .find((line) => line.split(' ')[2] === 'cgroup2');
   if (!mount) throw new Error('no cgroup2 is mounted');
   return mount.split(' ')[1]!;
 }

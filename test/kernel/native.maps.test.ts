@@ -229,7 +229,13 @@ describe('a mapped array', () => {
 describe('a map', () => {
   test('tells its shape', () => {
     expect(native.mapInfo(fd('table'))).toEqual({
-      id: expect.any(Number), name: 'table', type: HASH, keySize: 4, valueSize: 12, maxEntries: 64, flags: NO_PREALLOC,
+      id: expect.any(Number),
+      name: 'table',
+      type: HASH,
+      keySize: 4,
+      valueSize: 12,
+      maxEntries: 64,
+      flags: NO_PREALLOC,
     });
     expect(native.mapInfo(fd('memory'))).toMatchObject({ type: ARRAY, maxEntries: 600, flags: MMAPABLE });
   });

@@ -43,8 +43,17 @@ type Slot = { right: () => unknown; wrong: () => unknown[] };
 const bytes = (right: () => Uint8Array): Slot => ({
   right,
   wrong: () => [
-    new Uint8Array(right().length + 1), right().subarray(1), new Uint8Array(0), detached(right().length),
-    new Uint16Array(right().length), new DataView(right().slice().buffer), right().slice().buffer, [...right()], 'bytes', null, 5,
+    new Uint8Array(right().length + 1),
+    right().subarray(1),
+    new Uint8Array(0),
+    detached(right().length),
+    new Uint16Array(right().length),
+    new DataView(right().slice().buffer),
+    right().slice().buffer,
+    [...right()],
+    'bytes',
+    null,
+    5,
   ],
 });
 const mapOf = (name: string): Slot => ({
@@ -95,11 +104,17 @@ const functions: Partial<Record<keyof Native, Slot[]>> = {
     {
       right: () => ({ data: new Uint8Array(64) }),
       wrong: () => [
-        undefined, null, 7, {}, { data: [1] }, { data: new Uint8Array(2 ** 20) },
+        undefined,
+        null,
+        7,
+        {},
+        { data: [1] },
+        { data: new Uint8Array(2 ** 20) },
         ...[0, -1, 1.5, '1', 2 ** 31].map((repeat) => ({ data: new Uint8Array(64), repeat })),
         ...[-1, 0.5, 2 ** 32].map((flags) => ({ data: new Uint8Array(64), flags })),
         ...[-1, 2 ** 20 + 1].map((room) => ({ data: new Uint8Array(64), room })),
-        { data: new Uint8Array(64), ctx: new Uint8Array(4097) }, { data: new Uint8Array(64), ctx: 'none' },
+        { data: new Uint8Array(64), ctx: new Uint8Array(4097) },
+        { data: new Uint8Array(64), ctx: 'none' },
       ],
     },
   ],
@@ -140,13 +155,27 @@ describe('a closed descriptor', () => {
     const fd = native.dup(object.mapFd('table'));
     native.close(fd);
     const calls = [
-      () => native.mapInfo(fd), () => native.mapLookup(fd, u32(1), new Uint8Array(12)), () => native.mapUpdate(fd, u32(1), new Uint8Array(12)),
-      () => native.mapDelete(fd, u32(1)), () => native.mapNextKey(fd, undefined, u32(1)), () => native.mapEntries(fd), () => native.mapMmap(fd),
-      () => native.mapUpdateBatch(fd, u32(1), new Uint8Array(12), 1), () => native.mapDeleteBatch(fd, u32(1), 1),
-      () => native.pin(fd, `/sys/fs/bpf/mg-native-closed-${process.pid}`), () => native.dup(fd), () => native.close(fd),
-      () => native.programInfo(fd), () => native.linkInfo(fd), () => native.linkDetach(fd), () => native.linkUpdate(fd, fd),
-      () => native.testRun(fd, { data: new Uint8Array(64) }), () => native.ringBuffer(fd, () => {}),
-      () => native.linkXdp(fd, 4242, 'native'), () => native.linkTcx(fd, 4242, 'ingress'), () => native.linkCgroup(fd, folder, 'connect4'),
+      () => native.mapInfo(fd),
+      () => native.mapLookup(fd, u32(1), new Uint8Array(12)),
+      () => native.mapUpdate(fd, u32(1), new Uint8Array(12)),
+      () => native.mapDelete(fd, u32(1)),
+      () => native.mapNextKey(fd, undefined, u32(1)),
+      () => native.mapEntries(fd),
+      () => native.mapMmap(fd),
+      () => native.mapUpdateBatch(fd, u32(1), new Uint8Array(12), 1),
+      () => native.mapDeleteBatch(fd, u32(1), 1),
+      () => native.pin(fd, `/sys/fs/bpf/mg-native-closed-${process.pid}`),
+      () => native.dup(fd),
+      () => native.close(fd),
+      () => native.programInfo(fd),
+      () => native.linkInfo(fd),
+      () => native.linkDetach(fd),
+      () => native.linkUpdate(fd, fd),
+      () => native.testRun(fd, { data: new Uint8Array(64) }),
+      () => native.ringBuffer(fd, () => {}),
+      () => native.linkXdp(fd, 4242, 'native'),
+      () => native.linkTcx(fd, 4242, 'ingress'),
+      () => native.linkCgroup(fd, folder, 'connect4'),
       () => native.clsactAttach(fd, 4242, 'ingress', 1, 1),
     ];
     for (const call of calls) expect(thrownBy(call), String(call)).toMatchObject({ name: 'BpfError', code: 'EBADF' });
@@ -156,8 +185,14 @@ describe('a closed descriptor', () => {
 describe('a method', () => {
   test('called on anything but an object of the addon is a TypeError', () => {
     for (const self of [{}, null, undefined, 7, native, new Proxy(object, {}), Object.create(object)]) {
-      expect(thrownBy(() => object.maps.call(self as never)), String(self)).toBeInstanceOf(TypeError);
-      expect(thrownBy(() => object.load.call(self as never)), String(self)).toBeInstanceOf(TypeError);
+      expect(
+        thrownBy(() => object.maps.call(self as never)),
+        String(self),
+      ).toBeInstanceOf(TypeError);
+      expect(
+        thrownBy(() => object.load.call(self as never)),
+        String(self),
+      ).toBeInstanceOf(TypeError);
     }
   });
 

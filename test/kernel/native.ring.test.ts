@@ -139,10 +139,14 @@ test('an exception from the callback is an uncaught one, and the next record sti
     });
     emit(); emit();`;
   expect(execFileSync(process.execPath, runNode(body), { encoding: 'utf8', timeout: 20_000 })).toBe('uncaught first\nsecond\n');
-  const unhandled = spawnSync(process.execPath, runNode(`
+  const unhandled = spawnSync(
+    process.execPath,
+    runNode(`
     setInterval(() => {}, 1000);
     native.ringBuffer(object.mapFd('events'), () => { throw new Error('nobody catches this'); });
-    emit();`), { encoding: 'utf8', timeout: 20_000 });
+    emit();`),
+    { encoding: 'utf8', timeout: 20_000 },
+  );
   expect(unhandled.status).toBe(1);
   expect(unhandled.stderr).toContain('nobody catches this');
 });

@@ -18,13 +18,30 @@ export type Action = 'pass' | 'drop' | 'tx' | 'redirect';
 /** The addresses of each IP. */
 export const IP = {
   4: {
-    client: '203.0.113.7', vip: '192.0.2.10', vip2: '192.0.2.11', up: '192.0.2.1', mesh: '198.51.100.1',
-    local: '10.1.0.2', local2: '10.1.0.3', remote: '10.2.0.2', remote2: '10.2.0.3', silent: '10.3.0.2', blackhole: '10.4.0.2',
+    client: '203.0.113.7',
+    vip: '192.0.2.10',
+    vip2: '192.0.2.11',
+    up: '192.0.2.1',
+    mesh: '198.51.100.1',
+    local: '10.1.0.2',
+    local2: '10.1.0.3',
+    remote: '10.2.0.2',
+    remote2: '10.2.0.3',
+    silent: '10.3.0.2',
+    blackhole: '10.4.0.2',
   },
   6: {
-    client: '2001:db8:c::7', vip: '2001:db8::10', vip2: '2001:db8::11', up: '2001:db8::1', mesh: '2001:db8:1::1',
-    local: '2001:db8:41::2', local2: '2001:db8:41::3', remote: '2001:db8:42::2', remote2: '2001:db8:42::3',
-    silent: '2001:db8:43::2', blackhole: '2001:db8:44::2',
+    client: '2001:db8:c::7',
+    vip: '2001:db8::10',
+    vip2: '2001:db8::11',
+    up: '2001:db8::1',
+    mesh: '2001:db8:1::1',
+    local: '2001:db8:41::2',
+    local2: '2001:db8:41::3',
+    remote: '2001:db8:42::2',
+    remote2: '2001:db8:42::3',
+    silent: '2001:db8:43::2',
+    blackhole: '2001:db8:44::2',
   },
 } as const;
 export type Family = keyof typeof IP;
@@ -95,7 +112,9 @@ async function furnish(lab: PacketLab): Promise<Bench> {
   const [up, mesh] = [lab.ifindex(node, 'up0'), lab.ifindex(node, 'mesh0')];
   const runner = lab.spawn(node);
   return {
-    lab, up, mesh,
+    lab,
+    up,
+    mesh,
     toRouter: { source: lab.mac(node, 'up0'), destination: ROUTER_MAC },
     toNode2: { source: lab.mac(node, 'mesh0'), destination: NODE2_MAC },
     run: (hook, packet, device = 'up0') => run(lab, runner, hook, packet, device === 'up0' ? up : mesh),
@@ -114,9 +133,11 @@ const PROGRAM = { xdp: 'mg_xdp_ingress', tc: 'mg_tc_ingress', egress: 'mg_tc_egr
 async function run(lab: PacketLab, runner: Process, hook: Hook, packet: PacketSpec | Uint8Array, ifindex: number): Promise<Result> {
   const data = packet instanceof Uint8Array ? packet : buildPacket(packet);
   let result!: TestRun;
-  const counted = Object.entries(await lab.counted(async () => {
-    result = (await runner.must({ op: 'run', pin: lab.pin(PROGRAM[hook]), data, ctx: context(hook, data.length, ifindex) })).run!;
-  }));
+  const counted = Object.entries(
+    await lab.counted(async () => {
+      result = (await runner.must({ op: 'run', pin: lab.pin(PROGRAM[hook]), data, ctx: context(hook, data.length, ifindex) })).run!;
+    }),
+  );
   if (counted.length !== 1 || counted[0]![1].packets !== 1) throw new Error(`one packet was counted as ${JSON.stringify(counted)}`);
   const action = ACTIONS[hook === 'xdp' ? 'xdp' : 'skb'][result.retval];
   if (action === undefined) throw new Error(`the program returned ${result.retval}`);
@@ -125,8 +146,7 @@ async function run(lab: PacketLab, runner: Process, hook: Hook, packet: PacketSp
 
 /** One service 1 on the VIP's port 80, backends on port 8080: ids count from 1. */
 export function serveOn(bench: Bench, proto: 'tcp' | 'udp', vip: string, backends: readonly { readonly at: string; readonly local: boolean }[]): void {
-  backends.forEach(({ at, local }, index) =>
-    bench.lab.backend(index + 1, joinEndpoint(at, 8080), 1, BackendFlag.SERVING | (local ? BackendFlag.LOCAL : 0)));
+  backends.forEach(({ at, local }, index) => bench.lab.backend(index + 1, joinEndpoint(at, 8080), 1, BackendFlag.SERVING | (local ? BackendFlag.LOCAL : 0)));
   bench.lab.service(1, { cluster: backends.map((_, index) => index + 1) });
   bench.lab.frontend(proto, joinEndpoint(vip, 80), 1);
 }

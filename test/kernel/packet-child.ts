@@ -113,10 +113,12 @@ async function echo(dial: Dial, bytes: number): Promise<Outcome> {
   let received = 0;
   const done = new Promise<Outcome>((resolve) => {
     const finish = (): void => resolve({ answer: String(received) });
-    socket.on('data', (data) => {
-      received += data.length;
-      if (received >= bytes) finish();
-    }).once('close', finish);
+    socket
+      .on('data', (data) => {
+        received += data.length;
+        if (received >= bytes) finish();
+      })
+      .once('close', finish);
   });
   socket.write(new Uint8Array(bytes));
   const outcome = await done;

@@ -18,8 +18,7 @@ beforeAll(async () => {
 beforeEach(() => bench.reset());
 afterAll(() => bench?.lab.close());
 
-const send = (proto: 'tcp' | 'udp', more: Partial<PacketSpec> = {}): Promise<Result> =>
-  bench.run('tc', { proto, from: CLIENT, to: VIP, ...more });
+const send = (proto: 'tcp' | 'udp', more: Partial<PacketSpec> = {}): Promise<Result> => bench.run('tc', { proto, from: CLIENT, to: VIP, ...more });
 /** Where a packet was sent to, by the flow that its client now has. */
 const backendOf = (proto: 'tcp' | 'udp', from = CLIENT, to = VIP): string | undefined => {
   const flow = bench.lab.flow(tuple(proto, from, to));
@@ -89,8 +88,7 @@ describe('a flow', () => {
     expect(backendOf('tcp')).toBe(`${local2}:8080`);
   });
 
-  const backend = (id: number, at: string, service: number): void =>
-    bench.lab.backend(id, at, service, BackendFlag.SERVING | BackendFlag.LOCAL);
+  const backend = (id: number, at: string, service: number): void => bench.lab.backend(id, at, service, BackendFlag.SERVING | BackendFlag.LOCAL);
   it.each([
     ['no longer serves', () => serveBy(2)],
     ['belongs to another service', () => (backend(1, `${local}:8080`, 9), backend(2, `${local2}:8080`, 1), bench.lab.service(1, { cluster: [2] }))],
@@ -183,7 +181,10 @@ describe('what is lost comes back', () => {
     bench.lab.forget();
     // ... the one with which this node answers for a port that it knows nothing of does not.
     expect(await bench.run('egress', reset, 'mesh0')).toMatchObject({ action: 'drop', reason: 'DROP_NO_FLOW' });
-    for (const other of [{ ...reset, flags: 'A' }, { ...reset, from: `${mesh}:60999` }])
+    for (const other of [
+      { ...reset, flags: 'A' },
+      { ...reset, from: `${mesh}:60999` },
+    ])
       expect(await bench.run('egress', other, 'mesh0')).toMatchObject({ action: 'pass', reason: 'FOREIGN' });
   });
 });
@@ -226,8 +227,10 @@ describe('source ports', () => {
     occupy(ASSURED | FIN, 100);
     for (const { key, flow } of bench.lab.flows()) {
       if (flow.to.saddr !== vip) continue;
-      bench.lab.setFlow({ ...flow.to, saddr: flow.to.daddr, daddr: flow.to.saddr, sport: flow.to.dport, dport: flow.to.sport },
-        { ...flow, flags: FlowFlag.FORWARD, to: { ...key, saddr: key.daddr, daddr: key.saddr, sport: key.dport, dport: key.sport } });
+      bench.lab.setFlow(
+        { ...flow.to, saddr: flow.to.daddr, daddr: flow.to.saddr, sport: flow.to.dport, dport: flow.to.sport },
+        { ...flow, flags: FlowFlag.FORWARD, to: { ...key, saddr: key.daddr, daddr: key.saddr, sport: key.dport, dport: key.sport } },
+      );
     }
     expect((await send('tcp', { flags: 'S', from: '203.0.113.8:1234' })).reason).toBe('DROP_SNAT_FULL');
   });
@@ -276,8 +279,13 @@ describe('affinity', () => {
 
 it('serves a backend that is this node itself', async () => {
   serveOn(bench, 'tcp', vip, [{ at: IP[4].up, local: true }]);
-  expect(await send('tcp', { flags: 'S' })).toMatchObject({ action: 'pass', data: buildPacket({ proto: 'tcp', from: CLIENT, to: `${IP[4].up}:8080`, flags: 'S' }) });
-  expect(await bench.run('egress', { proto: 'tcp', from: `${IP[4].up}:8080`, to: CLIENT, flags: 'SA' }))
-    .toMatchObject({ reason: 'REPLY_LOCAL', data: buildPacket({ proto: 'tcp', from: VIP, to: CLIENT, flags: 'SA' }) });
+  expect(await send('tcp', { flags: 'S' })).toMatchObject({
+    action: 'pass',
+    data: buildPacket({ proto: 'tcp', from: CLIENT, to: `${IP[4].up}:8080`, flags: 'S' }),
+  });
+  expect(await bench.run('egress', { proto: 'tcp', from: `${IP[4].up}:8080`, to: CLIENT, flags: 'SA' })).toMatchObject({
+    reason: 'REPLY_LOCAL',
+    data: buildPacket({ proto: 'tcp', from: VIP, to: CLIENT, flags: 'SA' }),
+  });
   expect(bench.lab.flow(tuple('tcp', CLIENT, VIP))!.to.daddr).toBe(IP[4].up as Address);
 });

@@ -88,7 +88,8 @@ describe.each(ALL)('$proto over IPv$family at $hook', ({ hook, family, proto }) 
 
   it('is dropped when there is no route', async () => {
     serveOn(bench, proto, ip.vip, [{ at: ip.blackhole, local: false }]);
-    const expected = hook === 'tc' ? { action: 'drop', reason: 'DROP_NO_ROUTE' } : { action: 'pass', reason: 'TO_TC', data: buildPacket(request(family, proto)) };
+    const expected =
+      hook === 'tc' ? { action: 'drop', reason: 'DROP_NO_ROUTE' } : { action: 'pass', reason: 'TO_TC', data: buildPacket(request(family, proto)) };
     expect(await bench.run(hook, request(family, proto))).toMatchObject(expected);
     expect(bench.lab.flows()).toEqual([]);
   });
@@ -189,7 +190,7 @@ describe.each(ALL.filter(({ hook }) => hook === 'tc'))('no endpoints: $proto ove
     const size = family === 4 ? 4 : 16;
     const [source, destination] = [sent.slice(14 + address, 14 + address + size), sent.slice(14 + address + size, 14 + address + 2 * size)];
     expect([...ip0.slice(address)]).toEqual([...destination, ...source]);
-    expect(ip0.slice(...(family === 4 ? [2, 4] as const : [4, 6] as const))).toEqual(Uint8Array.of(0, family === 4 ? data.length - 14 : icmp.length));
+    expect(ip0.slice(...(family === 4 ? ([2, 4] as const) : ([4, 6] as const)))).toEqual(Uint8Array.of(0, family === 4 ? data.length - 14 : icmp.length));
     if (family === 4) expect(checksum(ip0)).toBe(0);
     const pseudo = family === 4 ? [] : [...destination, ...source, 0, 0, 0, icmp.length, 0, 0, 0, 58];
     expect(checksum(pseudo, icmp)).toBe(0);

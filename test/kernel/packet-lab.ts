@@ -8,8 +8,21 @@ import { once } from 'node:events';
 import { mkdirSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import {
-  affinityCodec, backendCodec, BackendFlag, configCodec, counterCodec, deviceCodec, flowCodec, frontendCodec,
-  frontendKeyCodec, FrontendKind, Reason, ringChunkCodec, RING_CHUNK, serviceCodec, tupleCodec,
+  affinityCodec,
+  backendCodec,
+  BackendFlag,
+  configCodec,
+  counterCodec,
+  deviceCodec,
+  flowCodec,
+  frontendCodec,
+  frontendKeyCodec,
+  FrontendKind,
+  Reason,
+  ringChunkCodec,
+  RING_CHUNK,
+  serviceCodec,
+  tupleCodec,
 } from '../../agent/dataplane/generated/abi.ts';
 import type { Backend, Codec, Device, Flow, Service, Tuple } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
@@ -45,8 +58,11 @@ const u32 = (value: number): Uint8Array => new Uint8Array(Uint32Array.of(value).
 export function tuple(proto: 'tcp' | 'udp', from: string, to: string): Tuple {
   const [source, destination] = [splitEndpoint(from), splitEndpoint(to)];
   return {
-    saddr: source.address as Address, sport: source.port,
-    daddr: destination.address as Address, dport: destination.port, proto: proto === 'tcp' ? TCP : UDP,
+    saddr: source.address as Address,
+    sport: source.port,
+    daddr: destination.address as Address,
+    dport: destination.port,
+    proto: proto === 'tcp' ? TCP : UDP,
   };
 }
 
@@ -133,7 +149,10 @@ export class PacketLab {
     this.#namespaces.push(full);
     this.ip(full, 'link set lo up');
     // No duplicate address detection: an IPv6 address is to work at once.
-    this.sh(full, 'for f in net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0; do sysctl -qw $f; done');
+    this.sh(
+      full,
+      'for f in net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0; do sysctl -qw $f; done',
+    );
     return full;
   }
 
@@ -165,7 +184,8 @@ export class PacketLab {
 
   spawn(namespace: string): Process {
     const child = spawn('nsenter', [`--net=/run/netns/${namespace}`, process.execPath, CHILD], {
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'], serialization: 'advanced',
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      serialization: 'advanced',
     });
     const handle = new Process(child);
     this.#processes.push(handle);
@@ -193,8 +213,15 @@ export class PacketLab {
       return { base, count: members.length, table: members.length };
     });
     const value: Service = {
-      sets, affinitySeconds: spec.affinity ?? 0, algorithm: 2, flags: spec.flags ?? 0, proto: 0, family: 0,
-      namespace: 'default', name: `service-${id}`, portName: '',
+      sets,
+      affinitySeconds: spec.affinity ?? 0,
+      algorithm: 2,
+      flags: spec.flags ?? 0,
+      proto: 0,
+      family: 0,
+      namespace: 'default',
+      name: `service-${id}`,
+      portName: '',
     };
     native.mapUpdate(this.#fd('services'), u32(id), encode(serviceCodec, value));
   }
@@ -234,7 +261,8 @@ export class PacketLab {
   flows(): readonly { readonly key: Tuple; readonly flow: Flow }[] {
     const { keys, values, count } = native.mapEntries(this.#fd('flows'));
     return Array.from({ length: count }, (_, at) => ({
-      key: tupleCodec.read(keys, at * tupleCodec.size), flow: flowCodec.read(values, at * flowCodec.size),
+      key: tupleCodec.read(keys, at * tupleCodec.size),
+      flow: flowCodec.read(values, at * flowCodec.size),
     }));
   }
 
@@ -281,10 +309,12 @@ export class PacketLab {
     const names = Object.keys(Reason) as ReasonText[];
     const before = names.map((name) => this.count(name));
     await run();
-    return Object.fromEntries(names.flatMap((name, index) => {
-      const [was, is] = [before[index]!, this.count(name)];
-      return is.packets === was.packets ? [] : [[name, { packets: is.packets - was.packets, bytes: is.bytes - was.bytes }]];
-    }));
+    return Object.fromEntries(
+      names.flatMap((name, index) => {
+        const [was, is] = [before[index]!, this.count(name)];
+        return is.packets === was.packets ? [] : [[name, { packets: is.packets - was.packets, bytes: is.bytes - was.bytes }]];
+      }),
+    );
   }
 
   /** Leaves nothing behind, whatever has been made so far. */

@@ -18,8 +18,34 @@ import type { Process } from './packet-lab.ts';
 type Mode = 'tcx' | 'clsact' | 'vxlan' | 'xdp';
 
 const IP = {
-  4: { client: '192.0.2.2', up: '192.0.2.1', vip: '198.18.0.10', podGateway: '10.1.0.1', pod: '10.1.0.2', mesh: '198.51.100.1', mesh2: '198.51.100.2', pod2: '10.2.0.2', vx: '10.9.0.1', vx2: '10.9.0.2', length: 24, host: 32 },
-  6: { client: '2001:db8::2', up: '2001:db8::1', vip: '2001:db8:ff::10', podGateway: '2001:db8:1::1', pod: '2001:db8:1::2', mesh: '2001:db8:9::1', mesh2: '2001:db8:9::2', pod2: '2001:db8:2::2', vx: '2001:db8:a::1', vx2: '2001:db8:a::2', length: 64, host: 128 },
+  4: {
+    client: '192.0.2.2',
+    up: '192.0.2.1',
+    vip: '198.18.0.10',
+    podGateway: '10.1.0.1',
+    pod: '10.1.0.2',
+    mesh: '198.51.100.1',
+    mesh2: '198.51.100.2',
+    pod2: '10.2.0.2',
+    vx: '10.9.0.1',
+    vx2: '10.9.0.2',
+    length: 24,
+    host: 32,
+  },
+  6: {
+    client: '2001:db8::2',
+    up: '2001:db8::1',
+    vip: '2001:db8:ff::10',
+    podGateway: '2001:db8:1::1',
+    pod: '2001:db8:1::2',
+    mesh: '2001:db8:9::1',
+    mesh2: '2001:db8:9::2',
+    pod2: '2001:db8:2::2',
+    vx: '2001:db8:a::1',
+    vx2: '2001:db8:a::2',
+    length: 64,
+    host: 128,
+  },
 } as const;
 
 interface Net {
@@ -32,7 +58,10 @@ interface Net {
 async function dummyXdp(lab: PacketLab, ends: readonly (readonly [namespace: string, device: string, inside: Process])[]): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'mg-packet-'));
   try {
-    writeFileSync(`${folder}/pass.c`, '__attribute__((section("xdp.frags"), used)) int pass(void *ctx) { return 2; } char _license[] __attribute__((section("license"), used)) = "GPL";');
+    writeFileSync(
+      `${folder}/pass.c`,
+      '__attribute__((section("xdp.frags"), used)) int pass(void *ctx) { return 2; } char _license[] __attribute__((section("license"), used)) = "GPL";',
+    );
     execFileSync('clang', ['-O2', '-g', '-target', 'bpf', '-c', `${folder}/pass.c`, '-o', `${folder}/pass.o`]);
     lab.pinFrom(`${folder}/pass.o`, 'pass');
   } finally {
@@ -63,7 +92,10 @@ async function wire(lab: PacketLab, mode: Mode): Promise<Net> {
   lab.link({ namespace: node, device: 'pod0', addresses: both('podGateway') }, { namespace: pod, device: 'p0', addresses: both('pod') });
   lab.link({ namespace: node, device: 'mesh0', addresses: both('mesh') }, { namespace: node2, device: 'm0', addresses: both('mesh2') });
   if (mode === 'vxlan') {
-    for (const [namespace, near, far, name] of [[node, 'mesh', 'mesh2', 'vx'], [node2, 'mesh2', 'mesh', 'vx2']] as const) {
+    for (const [namespace, near, far, name] of [
+      [node, 'mesh', 'mesh2', 'vx'],
+      [node2, 'mesh2', 'mesh', 'vx2'],
+    ] as const) {
       lab.ip(namespace, `link add vx0 type vxlan id 7 local ${IP[4][near]} remote ${IP[4][far]} dstport 8472`);
       for (const address of both(name)) lab.ip(namespace, `addr add ${address} dev vx0${address.includes(':') ? ' nodad' : ''}`);
       lab.ip(namespace, 'link set vx0 up');
@@ -78,7 +110,12 @@ async function wire(lab: PacketLab, mode: Mode): Promise<Net> {
     lab.ip(node, `route add ${ip.pod2}/${ip.host} via ${mode === 'vxlan' ? ip.vx2 : ip.mesh2}`);
     for (const proto of ['tcp', 'udp'] as const) {
       const LOCAL = BackendFlag.SERVING | BackendFlag.LOCAL;
-      for (const [port, service, at, flags] of [[80, 10 + family, ip.pod, LOCAL], [81, 20 + family, ip.pod2, BackendFlag.SERVING], [82, 30 + family, '', 0], [83, 40 + family, ip.up, LOCAL]] as const) {
+      for (const [port, service, at, flags] of [
+        [80, 10 + family, ip.pod, LOCAL],
+        [81, 20 + family, ip.pod2, BackendFlag.SERVING],
+        [82, 30 + family, '', 0],
+        [83, 40 + family, ip.up, LOCAL],
+      ] as const) {
         lab.frontend(proto, joinEndpoint(ip.vip, port), service);
         if (at !== '') lab.backend(service, joinEndpoint(at, 8080), service, flags);
         lab.service(service, { cluster: at === '' ? [] : [service] });
@@ -91,11 +128,14 @@ async function wire(lab: PacketLab, mode: Mode): Promise<Net> {
   }
   const [inClient, inNode, inPod, inNode2] = [client, node, pod, node2].map((namespace) => lab.spawn(namespace)) as [Process, Process, Process, Process];
   for (const device of devices) {
-    for (const how of ['ingress', 'egress'] as const)
-      await inNode.must({ op: 'attach', pin: lab.pin(`mg_tc_${how}`), device, how, clsact: mode === 'clsact' });
+    for (const how of ['ingress', 'egress'] as const) await inNode.must({ op: 'attach', pin: lab.pin(`mg_tc_${how}`), device, how, clsact: mode === 'clsact' });
     if (mode === 'xdp') await inNode.must({ op: 'attach', pin: lab.pin('mg_xdp_ingress'), device, how: 'xdp', clsact: false });
   }
-  if (mode === 'xdp') await dummyXdp(lab, [[client, 'c0', inClient], [node2, 'm0', inNode2]]);
+  if (mode === 'xdp')
+    await dummyXdp(lab, [
+      [client, 'c0', inClient],
+      [node2, 'm0', inNode2],
+    ]);
   for (const family of [4, 6] as const) {
     await inPod.must({ op: 'serve', name: 'pod', address: IP[family].pod, port: 8080 });
     await inNode2.must({ op: 'serve', name: 'pod2', address: IP[family].pod2, port: 8080 });
@@ -138,11 +178,17 @@ describe.each(['tcx', 'clsact', 'vxlan', 'xdp'] as const)('traffic by %s', (mode
       expect(await net.client.ask({ op, ...at(82) })).toEqual({ error: 'ECONNREFUSED' });
     });
 
-    it.each([['local', 80], ['remote', 81]] as const)('megabytes pass both ways, %s', async (_, port) => {
+    it.each([
+      ['local', 80],
+      ['remote', 81],
+    ] as const)('megabytes pass both ways, %s', async (_, port) => {
       expect(await net.client.ask({ op: 'echo', ...at(port), bytes: 3_000_000 })).toEqual({ answer: '3000000' });
     });
 
-    it.each([['local', 80], ['remote', 81]] as const)('a connection outlives its flow, %s', async (_, port) => {
+    it.each([
+      ['local', 80],
+      ['remote', 81],
+    ] as const)('a connection outlives its flow, %s', async (_, port) => {
       await net.client.must({ op: 'open', id: port, ...at(port) });
       const { answer } = await net.client.must({ op: 'ask', id: port });
       expect(net.lab.forget()).toBeGreaterThan(1);

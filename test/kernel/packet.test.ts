@@ -22,8 +22,10 @@ function conversation(family: Family, proto: 'tcp' | 'udp', more: Partial<Packet
   const ip = IP[family];
   const [client, vip, backend] = [joinEndpoint(ip.client, 40_000), joinEndpoint(ip.vip, 80), joinEndpoint(ip.local, 8080)];
   return {
-    request: { proto, from: client, to: vip, ...more }, requestOut: { proto, from: client, to: backend, ...more },
-    reply: { proto, from: backend, to: client, ...more }, replyOut: { proto, from: vip, to: client, ...more },
+    request: { proto, from: client, to: vip, ...more },
+    requestOut: { proto, from: client, to: backend, ...more },
+    reply: { proto, from: backend, to: client, ...more },
+    replyOut: { proto, from: vip, to: client, ...more },
   } as const;
 }
 
@@ -120,8 +122,7 @@ describe.each(HOOKS)('headers at %s', (hook) => {
       ['FRAGMENT', { ...v4, fragment: { offset: 0, more: true } }],
       ['FRAGMENT', { ...v4, fragment: { offset: 100, more: false } }],
     ];
-    for (const [reason, packet] of cases)
-      expect(await bench.run(hook, packet)).toMatchObject({ action: 'pass', reason, data: buildPacket(packet) });
+    for (const [reason, packet] of cases) expect(await bench.run(hook, packet)).toMatchObject({ action: 'pass', reason, data: buildPacket(packet) });
     expect(bench.lab.flows()).toEqual([]);
   });
 
@@ -156,12 +157,18 @@ describe.each(HOOKS)('headers at %s', (hook) => {
     serveOn(bench, 'tcp', vip, [{ at: local, local: true }]);
     bench.lab.frontend('tcp', `${vip2}:80`, 1);
     const [from, backend] = [`${client}:40000`, `${local}:8080`];
-    expect(await bench.run(hook, { proto: 'tcp', from, to: `${vip}:80`, flags: 'S' })).toMatchObject({ data: buildPacket({ proto: 'tcp', from, to: backend, flags: 'S' }) });
+    expect(await bench.run(hook, { proto: 'tcp', from, to: `${vip}:80`, flags: 'S' })).toMatchObject({
+      data: buildPacket({ proto: 'tcp', from, to: backend, flags: 'S' }),
+    });
     const second = await bench.run(hook, { proto: 'tcp', from, to: `${vip2}:80`, flags: 'S' });
     const moved = `${client}:${bench.lab.flow(tuple('tcp', from, `${vip2}:80`))!.to.sport}`;
     expect(moved).toMatch(/:61\d\d\d$/);
     expect(second).toMatchObject({ reason: 'NEW_LOCAL', data: buildPacket({ proto: 'tcp', from: moved, to: backend, flags: 'S' }) });
-    expect(await bench.run('egress', { proto: 'tcp', from: backend, to: from })).toMatchObject({ data: buildPacket({ proto: 'tcp', from: `${vip}:80`, to: from }) });
-    expect(await bench.run('egress', { proto: 'tcp', from: backend, to: moved })).toMatchObject({ data: buildPacket({ proto: 'tcp', from: `${vip2}:80`, to: from }) });
+    expect(await bench.run('egress', { proto: 'tcp', from: backend, to: from })).toMatchObject({
+      data: buildPacket({ proto: 'tcp', from: `${vip}:80`, to: from }),
+    });
+    expect(await bench.run('egress', { proto: 'tcp', from: backend, to: moved })).toMatchObject({
+      data: buildPacket({ proto: 'tcp', from: `${vip2}:80`, to: from }),
+    });
   });
 });

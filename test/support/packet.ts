@@ -83,8 +83,19 @@ function ipv4(spec: PacketSpec, saddr: number[], daddr: number[], data: number[]
   const length = 20 + options.length;
   const fragment = spec.fragment ? (spec.fragment.more ? 0x2000 : 0) | spec.fragment.offset : 0x4000;
   const header = [
-    (4 << 4) | (length / 4), 0, ...be16(length + data.length), 0x12, 0x34, ...be16(fragment),
-    spec.ttl ?? 64, spec.proto === 'tcp' ? TCP : UDP, 0, 0, ...saddr, ...daddr, ...options,
+    (4 << 4) | (length / 4),
+    0,
+    ...be16(length + data.length),
+    0x12,
+    0x34,
+    ...be16(fragment),
+    spec.ttl ?? 64,
+    spec.proto === 'tcp' ? TCP : UDP,
+    0,
+    0,
+    ...saddr,
+    ...daddr,
+    ...options,
   ];
   header.splice(10, 2, ...be16(checksum(header)));
   return [...header, ...data];
@@ -93,8 +104,7 @@ function ipv4(spec: PacketSpec, saddr: number[], daddr: number[], data: number[]
 function ipv6(spec: PacketSpec, saddr: number[], daddr: number[], data: number[]): number[] {
   const extensions = spec.extensions ?? [];
   const types = [...extensions.map(({ type }) => type), spec.proto === 'tcp' ? TCP : UDP];
-  const chain = extensions.flatMap(({ type, body }, index) =>
-    [types[index + 1]!, type === 44 ? 0 : (body.length + 2) / 8 - 1, ...body]);
+  const chain = extensions.flatMap(({ type, body }, index) => [types[index + 1]!, type === 44 ? 0 : (body.length + 2) / 8 - 1, ...body]);
   const header = [6 << 4, 0, 0, 0, ...be16(chain.length + data.length), types[0]!, spec.ttl ?? 64];
   return [...header, ...saddr, ...daddr, ...chain, ...data];
 }
@@ -108,7 +118,10 @@ export function buildPacket(spec: PacketSpec): Uint8Array {
   const { source: smac, destination: dmac } = spec.macs ?? MACS;
   const tags = (spec.vlans ?? []).flatMap((id) => [0x81, 0, ...be16(id)]);
   return Uint8Array.from([
-    ...macBytes(dmac), ...macBytes(smac), ...tags, ...(v4 ? [0x08, 0] : [0x86, 0xdd]),
+    ...macBytes(dmac),
+    ...macBytes(smac),
+    ...tags,
+    ...(v4 ? [0x08, 0] : [0x86, 0xdd]),
     ...(v4 ? ipv4(spec, saddr, daddr, data) : ipv6(spec, saddr, daddr, data)),
   ]);
 }
