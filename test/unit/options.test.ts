@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { readConfigFile } from '../../agent/config/file.ts';
 import type { Given, OptionKey } from '../../agent/config/options.ts';
 import { flagOf, optionRows, readOptions } from '../../agent/config/options.ts';
@@ -91,6 +91,7 @@ describe('--config', () => {
   const folder = mkdtempSync(join(tmpdir(), 'maglane-config-'));
   const path = join(folder, 'config.yaml');
   afterEach(() => rmSync(path, { force: true }));
+  afterAll(() => rmSync(folder, { recursive: true }));
   const load = async (content: string): Promise<Map<OptionKey, Given>> => {
     writeFileSync(path, content);
     return readConfigFile(path);
