@@ -1,6 +1,5 @@
 /** Bad input: one line on the log and a number for each, and everything else unaffected. Bad usage: one line and an exit code. */
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import type { Host, Traffic } from '../support/lab/host.ts';
@@ -50,7 +49,7 @@ describe('an item that is wrong', () => {
   let traffic: Traffic;
 
   beforeAll(async () => {
-    manifests = new Manifests();
+    manifests = new Manifests(lab);
     manifests.put('good.json', likeGood('good', GOOD));
     agent = await node.startAgent({ manifests: manifests.folder });
     traffic = await pod.traffic(GOOD, 80, 50);
@@ -61,7 +60,6 @@ describe('an item that is wrong', () => {
     expect(answers).toBeGreaterThan(50);
     await agent.stop();
     await node.maglane(['cleanup']);
-    manifests.destroy();
   });
 
   const orphan = at(at(likeGood('orphan', '10.96.1.7').slice(1, 2), 'metadata.name', 'orphan-1'), 'metadata.labels', {
@@ -159,8 +157,7 @@ describe.each([
   { map: 'backends', option: '--max-backends', size: 16 },
 ])('a full map of $map', ({ map, option, size }) => {
   test('what fits is served, what does not is told once, and room that comes free is used', async () => {
-    const manifests = new Manifests();
-    onTestFinished(() => manifests.destroy());
+    const manifests = new Manifests(lab);
     const names = Array.from({ length: size + 2 }, (_, i) => `s${String(i).padStart(2, '0')}`);
     const vip = (name: string): string => `10.96.2.${Number(name.slice(1))}`;
     for (const name of names) manifests.put(`${name}.json`, likeGood(name, vip(name)));
@@ -263,9 +260,4 @@ describe('a host that cannot ends with exit code 1 and one line', () => {
 
 const oneLine = (text: string): unknown => expect.stringMatching(new RegExp(`^maglane: .*${RegExp.escape(text)}.*\\n$`));
 
-function temporary(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'maglane-e2e-'));
-  chmodSync(folder, 0o755);
-  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
-  return folder;
-}
+const temporary = (): string => mkdtempSync(join(lab.folder, 'temporary-'));

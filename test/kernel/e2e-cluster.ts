@@ -1,6 +1,5 @@
 /** A lab with an agent on each node, and the folder of manifests that both follow. */
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Host } from '../support/lab/host.ts';
 import type { LabOptions } from '../support/lab/lab.ts';
@@ -62,25 +61,24 @@ const nodeOf = (address: string): string => (/^(10\.244\.1\.|fd00:244:1:)/.test(
 
 export const addressesOf = (...pods: readonly Host[]): string[] => pods.flatMap(({ addresses }) => addresses);
 
-/** A folder of manifests. Files appear and change at once, never half written. */
+/** A folder of manifests, which goes with its lab. Files appear and change at once, never half written. */
 export class Manifests {
-  readonly folder = mkdtempSync(join(tmpdir(), 'maglane-e2e-'));
+  readonly folder: string;
+
+  constructor(lab: Lab) {
+    this.folder = mkdtempSync(join(lab.folder, 'manifests-'));
+  }
 
   /** @param content objects, or text as it is. */
   put(file: string, content: readonly object[] | string): void {
     const text = typeof content === 'string' ? content : JSON.stringify({ apiVersion: 'v1', kind: 'List', items: content });
     const unseen = join(this.folder, `${file}.new`);
-    mkdirSync(this.folder, { recursive: true });
     writeFileSync(unseen, text);
     renameSync(unseen, join(this.folder, file));
   }
 
   remove(file: string): void {
     rmSync(join(this.folder, file));
-  }
-
-  destroy(): void {
-    rmSync(this.folder, { recursive: true, force: true });
   }
 }
 
@@ -108,7 +106,8 @@ export class Cluster implements AsyncDisposable {
 
   /** Builds it; the agents serve when this resolves. Nothing is left behind when it throws. */
   static async start({ args = [], pods = ['a1', 'a2', 'b1', 'b2'], agentsOn, ...options }: ClusterOptions = {}): Promise<Cluster> {
-    const cluster = new Cluster(await Lab.create(options), new Manifests(), args);
+    const lab = await Lab.create(options);
+    const cluster = new Cluster(lab, new Manifests(lab), args);
     const nodes = cluster.lab.nodes.filter(({ name }) => agentsOn?.includes(name) ?? true);
     try {
       await Promise.all([...pods.map((name) => cluster.addPod(name)), ...nodes.map((node) => cluster.startAgent(node))]);
@@ -158,9 +157,8 @@ export class Cluster implements AsyncDisposable {
     return this.#written(() => this.manifests.remove(`${name}.json`));
   }
 
-  async destroy(): Promise<void> {
-    await this.lab.destroy();
-    this.manifests.destroy();
+  destroy(): Promise<void> {
+    return this.lab.destroy();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

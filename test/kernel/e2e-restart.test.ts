@@ -1,8 +1,7 @@
 /** Agents that are killed, stopped, replaced and removed: the kernel goes on by itself, and what is under way is not cut. */
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdtempSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Host } from '../support/lab/host.ts';
 import type { Agent } from '../support/lab/node.ts';
 import { run } from '../support/lab/shell.ts';
@@ -161,8 +160,7 @@ test('a stopped agent leaves traffic going; cleanup takes all away, once no agen
 
 /** The same programs with a few instructions more, as another version would have. */
 async function rebuilt(): Promise<string> {
-  const folder = mkdtempSync(join(tmpdir(), 'maglane-rebuilt-'));
-  onTestFinished(() => rmSync(folder, { recursive: true }));
+  const folder = mkdtempSync(join(cluster.lab.folder, 'rebuilt-'));
   const header = join(folder, 'rebuilt.h');
   writeFileSync(
     header,

@@ -1,7 +1,8 @@
 /** The lab by itself: its networks carry traffic without any agent, and nothing of it is ever left. */
 import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -9,8 +10,10 @@ import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import type { Host } from '../support/lab/host.ts';
 import { cgroup2 } from '../support/lab/kernel.ts';
 import { Lab } from '../support/lab/lab.ts';
+import { sweep } from '../support/lab/remains.ts';
 import { run } from '../support/lab/shell.ts';
 import { gatewayAddresses } from '../support/lab/topology.ts';
+import { PATIENCE } from '../support/patience.ts';
 
 const TCP = 8080;
 const UDP = 5353;
@@ -90,26 +93,43 @@ test('a build that fails leaves nothing', async () => {
   expect(leftBy(`mg${process.pid}x`)).toEqual([]);
 });
 
-test('what a killed process left of its lab is swept', async () => {
-  const child = spawn(process.execPath, ['--input-type=module', '--eval', ABANDONED, join(import.meta.dirname, '../support/lab/lab.ts')], {
+/** Starts a process with a lab, a pin, and a program that would run on. */
+async function owner(): Promise<{ child: ChildProcess; prefix: string; sleeper: number }> {
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', OWNER, join(import.meta.dirname, '../support/lab/lab.ts')], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   onTestFinished(() => void child.kill('SIGKILL'));
   const { value } = await createInterface({ input: child.stdout })[Symbol.asyncIterator]().next();
-  const { prefix, sleeper } = JSON.parse(value as string) as { prefix: string; sleeper: number };
-  Lab.sweep();
-  expect(leftBy(prefix).length, 'a living process keeps its lab').toBeGreaterThan(5);
+  return { child, ...(JSON.parse(value as string) as { prefix: string; sleeper: number }) };
+}
 
+test.each(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGKILL'] as const)('a process ended by %s leaves nothing of its lab', async (signal) => {
+  const { child, prefix, sleeper } = await owner();
+  await sweep();
+  expect(leftBy(prefix).length, 'a living process keeps its lab').toBeGreaterThan(5);
+  expect(existsSync(`/proc/${sleeper}`)).toBe(true);
+
+  child.kill(signal);
+  await once(child, 'exit');
+  // Asked to end, it has removed its lab before; else the guard is at it.
+  if (signal !== 'SIGKILL') expect(leftBy(prefix)).toEqual([]);
+  await vi.waitFor(() => expect(leftBy(prefix)).toEqual([]), { timeout: 10_000 * PATIENCE });
+  await vi.waitFor(() => expect(existsSync(`/proc/${sleeper}`)).toBe(false), { timeout: 10_000 * PATIENCE });
+});
+
+test('what a process and its guard left is swept', async () => {
+  const { child, prefix, sleeper } = await owner();
+  for (const pid of readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').trim().split(' ').map(Number))
+    if (readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('reaper.ts')) process.kill(pid, 'SIGKILL');
   child.kill('SIGKILL');
   await once(child, 'exit');
   expect(existsSync(`/proc/${sleeper}`)).toBe(true);
-  Lab.sweep();
+  await sweep();
   expect(leftBy(prefix)).toEqual([]);
   await vi.waitFor(() => expect(existsSync(`/proc/${sleeper}`)).toBe(false), { timeout: 5_000 });
 });
 
-/** A process with a lab, a pin, and a program that would run on. */
-const ABANDONED = `
+const OWNER = `
   const { Lab } = await import(process.argv[1]);
   const lab = await Lab.create({ xdp: true });
   const node = lab.node('node-a');
@@ -125,8 +145,8 @@ const ABANDONED = `
   await new Promise(() => setInterval(() => undefined, 1e6));
 `;
 
-/** Namespaces, folders of pins and cgroups of labs with such a prefix. */
+/** Namespaces, cgroups and folders of labs with such a prefix. */
 function leftBy(prefix: string): string[] {
-  const folders = ['/run/netns', '/sys/fs/bpf', cgroup2()].filter((folder) => existsSync(folder));
+  const folders = ['/run/netns', '/sys/fs/bpf', cgroup2(), tmpdir()].filter((folder) => existsSync(folder));
   return folders.flatMap((folder) => readdirSync(folder)).filter((name) => name.startsWith(prefix));
 }

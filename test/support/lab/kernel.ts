@@ -1,6 +1,7 @@
 /** What a lab needs of the kernel: a cgroup2 mount, a bpffs. */
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, rmdirSync, statfsSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, rmdirSync, statfsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PATIENCE } from '../patience.ts';
 import { run } from './shell.ts';
 
 const BPF_FS_MAGIC = 0xcafe4a11;
@@ -31,38 +32,29 @@ export function makeCgroup(path: string): void {
 
 /** Kills what runs in a cgroup and those below it. */
 export function killCgroup(path: string): void {
-  for (const folder of cgroupsBelow(path)) {
-    const pids = readFileSync(join(folder, 'cgroup.procs'), 'utf8')
-      .split('\n')
-      .filter((pid) => pid !== '');
-    for (const pid of pids) {
-      try {
-        process.kill(Number(pid), 'SIGKILL');
-      } catch {
-        // It ended by itself.
-      }
-    }
-  }
-}
-
-/** Removes empty cgroups; false while a process is still in one. */
-export function removeCgroup(path: string): boolean {
   try {
-    for (const folder of cgroupsBelow(path)) rmdirSync(folder);
-    return true;
-  } catch {
-    return false;
+    writeFileSync(join(path, 'cgroup.kill'), '1');
+  } catch (error) {
+    if (!isGone(error)) throw error;
   }
 }
 
-/** Removes pins and their folders. */
-export function removePins(path: string): void {
-  rmSync(path, { recursive: true, force: true });
+/** Removes a cgroup and those below it as soon as the killed processes in them are gone; gives up after 5 s. */
+export async function removeCgroup(path: string): Promise<void> {
+  for (const deadline = Date.now() + 5_000 * PATIENCE; !removedNow(path) && Date.now() < deadline;) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
-/** The cgroup and all below it, the deepest first. */
-function cgroupsBelow(path: string): string[] {
-  if (!existsSync(path)) return [];
-  const folders = readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory());
-  return [...folders.flatMap(({ name }) => cgroupsBelow(join(path, name))), path];
+/** False while a process is still in one of them. */
+function removedNow(path: string): boolean {
+  try {
+    const folders = readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+    if (!folders.every(({ name }) => removedNow(join(path, name)))) return false;
+    rmdirSync(path);
+    return true;
+  } catch (error) {
+    return isGone(error);
+  }
 }
+
+/** ENODEV: while the cgroup goes. */
+const isGone = (error: unknown): boolean => ['ENOENT', 'ENODEV'].includes((error as NodeJS.ErrnoException).code ?? '');

@@ -3,12 +3,13 @@
  * outside. Each node has a cgroup and a folder of pins of its own, so that one kernel carries an
  * agent for each. Demo, tests and benchmark all use it.
  */
-import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Host } from './host.ts';
-import { BPFFS, cgroup2, killCgroup, mountBpffs, removeCgroup, removePins } from './kernel.ts';
+import { killCgroup, mountBpffs, removeCgroup } from './kernel.ts';
 import { LabNode } from './node.ts';
-import { run, runSync } from './shell.ts';
+import { cgroupOf, folderOf, guardLab, newPrefix, pinsOf, remainsOf, removeLab, sweep, unguardLab } from './remains.ts';
+import { run } from './shell.ts';
 import * as net from './topology.ts';
 import { answerXdp } from './xdp.ts';
 
@@ -31,34 +32,35 @@ export class Lab implements AsyncDisposable {
   readonly client: Host;
   /** For a control plane: on the nodes' network, no node. */
   readonly control: Host;
+  /** For files that go with the lab: manifests, configuration. */
+  readonly folder: string;
   readonly #options: Required<LabOptions>;
-  readonly #cgroup: string;
   readonly #pods = new Map<string, Host>();
-  readonly #onExit = (): void => this.#destroyNow();
-  #destroyed = false;
+  #destroyed: Promise<void> | undefined;
 
-  private constructor(options: Required<LabOptions>, cgroupRoot: string) {
-    this.prefix = newPrefix();
+  private constructor(prefix: string, options: Required<LabOptions>) {
+    this.prefix = prefix;
+    this.folder = folderOf(prefix);
     this.#options = options;
-    this.#cgroup = join(cgroupRoot, this.prefix);
+    const cgroup = cgroupOf(prefix);
     this.nodes = Array.from({ length: options.nodes }, (_, n) => {
       const name = nodeName(n + 1);
-      return new LabNode(name, this.#netns(name), join(this.#cgroup, name), net.nodeAddresses(n + 1), join(BPFFS, this.prefix, name));
+      return new LabNode(name, this.#netns(name), join(cgroup, name), net.nodeAddresses(n + 1), join(pinsOf(prefix), name));
     });
-    this.client = new Host('client', this.#netns('client'), join(this.#cgroup, 'client'), net.CLIENT);
-    this.control = new Host('control', this.#netns('control'), join(this.#cgroup, 'control'), net.CONTROL);
+    this.client = new Host('client', this.#netns('client'), join(cgroup, 'client'), net.CLIENT);
+    this.control = new Host('control', this.#netns('control'), join(cgroup, 'control'), net.CONTROL);
   }
 
   /**
-   * Builds a lab; what an ended process left of its labs is removed first. Ctrl-C removes this one.
+   * Builds a lab; what ended processes left of theirs is removed first. However this process ends, its labs go too.
    * @throws Error naming the command that failed; nothing is left then.
    */
   static async create(options: LabOptions = {}): Promise<Lab> {
-    Lab.sweep();
     await mountBpffs();
-    const lab = new Lab({ nodes: 2, podNetwork: 'routed', podAttach: 'bridge', xdp: false, ...options }, cgroup2());
-    process.once('exit', lab.#onExit);
-    handleSignals();
+    await sweep();
+    const prefix = newPrefix();
+    guardLab(prefix);
+    const lab = new Lab(prefix, { nodes: 2, podNetwork: 'routed', podAttach: 'bridge', xdp: false, ...options });
     try {
       await lab.#build();
     } catch (error) {
@@ -66,11 +68,6 @@ export class Lab implements AsyncDisposable {
       throw error;
     }
     return lab;
-  }
-
-  /** Removes what labs of processes that have ended left behind. */
-  static sweep(): void {
-    for (const prefix of leftovers()) if (!existsSync(`/proc/${prefixPid(prefix)}`)) removeAll(prefix);
   }
 
   /** A node by its name: "node-a". @throws when there is none. */
@@ -124,7 +121,7 @@ export class Lab implements AsyncDisposable {
     this.#pods.delete(name);
     pod.close();
     killCgroup(pod.cgroup);
-    await removedSoon(pod.cgroup);
+    await removeCgroup(pod.cgroup);
     // The kernel takes its time over a namespace, not over a device.
     await net.ip(pod.netns, ['link delete eth0']);
     await run(['ip', 'netns', 'delete', pod.netns]);
@@ -136,30 +133,28 @@ export class Lab implements AsyncDisposable {
     await net.ip(this.client.netns, [net.route(cidr, `via ${via}`)]);
   }
 
-  /** Removes everything, running or not. */
-  async destroy(): Promise<void> {
-    if (this.#destroyed) return;
-    this.#destroyed = true;
-    process.off('exit', this.#onExit);
-    for (const host of this.#hosts()) host.close();
-    killCgroup(this.#cgroup);
-    removePins(join(BPFFS, this.prefix));
-    const names = namespaces().filter((netns) => netns.startsWith(`${this.prefix}-`));
-    if (names.length > 0) await run(['ip', '-batch', '-'], { input: names.map((netns) => `netns delete ${netns}\n`).join('') });
-    await removedSoon(this.#cgroup);
+  /** Removes everything, running or not. @throws Error naming what stays. */
+  destroy(): Promise<void> {
+    return (this.#destroyed ??= this.#remove());
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.destroy();
   }
 
-  /** What is left of this lab: namespaces, pins and cgroups by name; empty after `destroy`. */
+  /** What is left of this lab: namespaces, pins, cgroups and files by name; empty after `destroy`. */
   remains(): string[] {
-    const folders = [join(BPFFS, this.prefix), this.#cgroup].filter((folder) => existsSync(folder));
-    return [...namespaces().filter((netns) => netns.startsWith(`${this.prefix}-`)), ...folders];
+    return remainsOf(this.prefix);
+  }
+
+  async #remove(): Promise<void> {
+    for (const host of [...this.nodes, this.client, this.control, ...this.#pods.values()]) host.close();
+    await removeLab(this.prefix);
+    unguardLab(this.prefix);
   }
 
   async #build(): Promise<void> {
+    mkdirSync(this.folder);
     const fabric = this.#netns('fabric');
     const leaves = [this.client, this.control];
     await net.makeNamespaces([
@@ -177,9 +172,10 @@ export class Lab implements AsyncDisposable {
       );
     }
     if (this.#options.xdp) {
-      mkdirSync(join(BPFFS, this.prefix), { recursive: true });
+      const pins = pinsOf(this.prefix);
+      mkdirSync(pins, { recursive: true });
       const ports = this.nodes.map(({ name }) => name);
-      await answerXdp(fabric, ports, join(BPFFS, this.prefix, 'pass'));
+      await answerXdp(fabric, ports, join(pins, 'pass'));
     }
   }
 
@@ -216,56 +212,6 @@ export class Lab implements AsyncDisposable {
   #netns(name: string): string {
     return `${this.prefix}-${name}`;
   }
-
-  #hosts(): Host[] {
-    return [...this.nodes, this.client, this.control, ...this.#pods.values()];
-  }
-
-  #destroyNow(): void {
-    for (const host of this.#hosts()) host.close();
-    removeAll(this.prefix);
-  }
 }
 
 const nodeName = (i: number): string => `node-${String.fromCharCode(96 + i)}`;
-
-/* ---- names: mg<pid>x<counter>, so that labs of several processes, and several of one, stay apart ---- */
-
-let labs = 0;
-const PREFIX = /^mg(\d+)x\d+$/;
-const newPrefix = (): string => `mg${process.pid}x${labs++}`;
-const prefixPid = (prefix: string): string => PREFIX.exec(prefix)?.[1] ?? '';
-
-const namespaces = (): string[] => (existsSync('/run/netns') ? readdirSync('/run/netns') : []);
-
-function leftovers(): string[] {
-  const folders = [BPFFS, cgroup2()].flatMap((folder) => readdirSync(folder));
-  const prefixes = [...folders, ...namespaces().map((netns) => netns.split('-')[0] ?? '')];
-  return [...new Set(prefixes.filter((name) => PREFIX.test(name)))];
-}
-
-function removeAll(prefix: string): void {
-  const cgroup = join(cgroup2(), prefix);
-  killCgroup(cgroup);
-  removePins(join(BPFFS, prefix));
-  for (const netns of namespaces()) if (netns.startsWith(`${prefix}-`)) runSync(['ip', 'netns', 'delete', netns]);
-  for (const deadline = Date.now() + 2_000; !removeCgroup(cgroup) && Date.now() < deadline;);
-}
-
-/** Removes a cgroup as soon as the killed processes in it are gone. */
-async function removedSoon(cgroup: string): Promise<void> {
-  for (const deadline = Date.now() + 5_000; !removeCgroup(cgroup) && Date.now() < deadline;) await new Promise((resolve) => setTimeout(resolve, 5));
-}
-
-let signalsHandled = false;
-
-/** Ctrl-C must run the exit hooks. */
-function handleSignals(): void {
-  if (signalsHandled) return;
-  signalsHandled = true;
-  for (const [signal, code] of [
-    ['SIGINT', 130],
-    ['SIGTERM', 143],
-  ] as const)
-    process.once(signal, () => process.exit(code));
-}

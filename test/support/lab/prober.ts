@@ -30,6 +30,9 @@ createInterface({ input: process.stdin })
   })
   .on('close', () => process.exit(0));
 
+// Whoever asked may end before the answer.
+process.stdout.on('error', () => process.exit(0));
+
 function reply(message: object): void {
   process.stdout.write(`${JSON.stringify(message)}\n`);
 }

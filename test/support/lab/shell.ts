@@ -1,5 +1,5 @@
 /** Running commands, with errors that say which one failed and why. */
-import { execFile, execFileSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 
 export interface Output {
   readonly status: number;
@@ -29,14 +29,4 @@ export async function run(command: readonly string[], options: { readonly input?
   const output = await attempt(command, options);
   if (output.status !== 0) throw new Error(`${command.join(' ')} failed (${output.status}): ${output.stderr.trim() || output.stdout.trim()}`);
   return output.stdout;
-}
-
-/** Runs a command at once, for process exit; failures do not matter there. */
-export function runSync(command: readonly string[]): void {
-  const [file = '', ...args] = command;
-  try {
-    execFileSync(file, args, { stdio: 'ignore' });
-  } catch {
-    // What is gone already cannot be removed again.
-  }
 }
