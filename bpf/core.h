@@ -192,13 +192,15 @@ static __always_inline void ingress(void *ctx, const struct packet *p, struct ve
 
 /*
  * This node's own RST to an answer whose flow has been forgotten: no socket of it uses these
- * ports. It would end a connection that the client's next packet brings back.
+ * ports. It would end a connection that the client's next packet brings back. Such a RST has no
+ * ACK, since the answer had one (RFC 9293, 3.10.7.1): one that refuses a SYN, or that a socket
+ * sends of its own, has, and goes out.
  */
 static __always_inline int is_misled_reset(const struct packet *p)
 {
 	struct tuple answer;
 
-	if (!(p->tcp_flags & TCP_RST) || !is_snat_port(p->tuple.sport))
+	if ((p->tcp_flags & (TCP_RST | TCP_ACK)) != TCP_RST || !is_snat_port(p->tuple.sport))
 		return 0;
 	answer = reversed(&p->tuple);
 	return !find_flow(&answer);

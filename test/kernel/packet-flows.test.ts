@@ -183,6 +183,7 @@ describe('what is lost comes back', () => {
     expect(await bench.run('egress', reset, 'mesh0')).toMatchObject({ action: 'drop', reason: 'DROP_NO_FLOW' });
     for (const other of [
       { ...reset, flags: 'A' },
+      { ...reset, flags: 'RA' },
       { ...reset, from: `${mesh}:60999` },
     ])
       expect(await bench.run('egress', other, 'mesh0')).toMatchObject({ action: 'pass', reason: 'FOREIGN' });
