@@ -175,7 +175,7 @@ describe('what is lost comes back', () => {
   it('an answer to a forgotten flow is no reason to reset the backend', async () => {
     serveBy(3);
     const port = sourcePort((await send('tcp', { flags: 'S' })).data);
-    const reset = { proto: 'tcp', from: `${mesh}:${port}`, to: `${remote}:8080`, flags: 'RA' } as const;
+    const reset = { proto: 'tcp', from: `${mesh}:${port}`, to: `${remote}:8080`, flags: 'R' } as const;
     // The client's own RST, sent on, passes egress...
     expect(await bench.run('egress', reset, 'mesh0')).toMatchObject({ action: 'pass', reason: 'FOREIGN' });
     bench.lab.forget();
