@@ -102,12 +102,15 @@ async function furnish(lab: PacketLab): Promise<Bench> {
     ['198.51.100.2', '198.51.100.3', '10.3.0.0/16', '10.4.0.0/16', '192.0.2.254', '10.2.0.0/16'],
     ['2001:db8:1::2', '2001:db8:1::3', '2001:db8:43::/64', '2001:db8:44::/64', '2001:db8::fe', '2001:db8:42::/64'],
   ] as const) {
-    lab.ip(node, `neigh add ${router} dev up0 lladdr ${ROUTER_MAC} nud permanent`);
-    lab.ip(node, `neigh add ${via} dev mesh0 lladdr ${NODE2_MAC} nud permanent`);
-    lab.ip(node, `route add default via ${router} dev up0`);
-    lab.ip(node, `route add ${second} via ${via} dev mesh0`);
-    lab.ip(node, `route add ${route} via ${silent} dev mesh0`);
-    lab.ip(node, `route add blackhole ${gone}`);
+    lab.ip(
+      node,
+      `neigh add ${router} dev up0 lladdr ${ROUTER_MAC} nud permanent`,
+      `neigh add ${via} dev mesh0 lladdr ${NODE2_MAC} nud permanent`,
+      `route add default via ${router} dev up0`,
+      `route add ${second} via ${via} dev mesh0`,
+      `route add ${route} via ${silent} dev mesh0`,
+      `route add blackhole ${gone}`,
+    );
   }
   const [up, mesh] = [lab.ifindex(node, 'up0'), lab.ifindex(node, 'mesh0')];
   const runner = lab.spawn(node);

@@ -46,6 +46,10 @@ export interface ServiceSpec {
   readonly affinity?: number;
 }
 
+export function addAddress(address: string, device: string): string {
+  return `addr add ${address} dev ${device}${address.includes(':') ? ' nodad' : ''}`;
+}
+
 export function encode<T>(codec: Codec<T>, value: T): Uint8Array {
   const bytes = new Uint8Array(codec.size);
   codec.write(value, bytes);
@@ -147,17 +151,15 @@ export class PacketLab {
     const full = `${this.#name}-${name}`;
     execFileSync('ip', ['netns', 'add', full]);
     this.#namespaces.push(full);
-    this.ip(full, 'link set lo up');
     // No duplicate address detection: an IPv6 address is to work at once.
-    this.sh(
-      full,
-      'for f in net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0; do sysctl -qw $f; done',
-    );
+    const settings = ['ipv4.ip_forward=1', 'ipv6.conf.all.forwarding=1', 'ipv6.conf.default.accept_dad=0', 'ipv6.conf.all.accept_dad=0'];
+    this.sh(full, `ip link set lo up; sysctl -qw ${settings.map((setting) => `net.${setting}`).join(' ')}`);
     return full;
   }
 
-  ip(namespace: string, command: string): void {
-    execFileSync('ip', ['-n', namespace, ...command.split(' ')]);
+  /** Runs `ip` commands in a namespace. One process for all: in an emulated machine a process is dear. */
+  ip(namespace: string, ...commands: readonly string[]): void {
+    execFileSync('ip', ['-n', namespace, '-batch', '-'], { input: commands.join('\n') });
   }
 
   sh(namespace: string, command: string): string {
@@ -168,10 +170,8 @@ export class PacketLab {
   link(...ends: readonly [End, End]): void {
     const [a, b] = ends;
     execFileSync('ip', ['link', 'add', a.device, 'netns', a.namespace, 'type', 'veth', 'peer', 'name', b.device, 'netns', b.namespace]);
-    for (const { namespace, device, addresses } of ends) {
-      for (const address of addresses) this.ip(namespace, `addr add ${address} dev ${device}${address.includes(':') ? ' nodad' : ''}`);
-      this.ip(namespace, `link set ${device} up`);
-    }
+    for (const { namespace, device, addresses } of ends)
+      this.ip(namespace, ...addresses.map((address) => addAddress(address, device)), `link set ${device} up`);
   }
 
   ifindex(namespace: string, device: string): number {

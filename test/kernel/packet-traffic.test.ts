@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { BackendFlag, DeviceFlag } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
 import { joinEndpoint } from '../support/packet.ts';
-import { PacketLab, SNAT } from './packet-lab.ts';
+import { addAddress, PacketLab, SNAT } from './packet-lab.ts';
 import type { Process } from './packet-lab.ts';
 
 type Mode = 'tcx' | 'clsact' | 'vxlan' | 'xdp';
@@ -86,6 +86,7 @@ async function build(mode: Mode): Promise<Net> {
 
 async function wire(lab: PacketLab, mode: Mode): Promise<Net> {
   const [client, node, pod, node2] = ['client', 'node', 'pod', 'node2'].map((name) => lab.namespace(name)) as [string, string, string, string];
+  const [inClient, inNode, inPod, inNode2] = [client, node, pod, node2].map((namespace) => lab.spawn(namespace)) as [Process, Process, Process, Process];
   const both = (name: 'client' | 'up' | 'podGateway' | 'pod' | 'mesh' | 'mesh2' | 'vx' | 'vx2'): string[] =>
     ([4, 6] as const).map((family) => `${IP[family][name]}/${IP[family].length}`);
   lab.link({ namespace: client, device: 'c0', addresses: both('client') }, { namespace: node, device: 'up0', addresses: both('up') });
@@ -96,18 +97,22 @@ async function wire(lab: PacketLab, mode: Mode): Promise<Net> {
       [node, 'mesh', 'mesh2', 'vx'],
       [node2, 'mesh2', 'mesh', 'vx2'],
     ] as const) {
-      lab.ip(namespace, `link add vx0 type vxlan id 7 local ${IP[4][near]} remote ${IP[4][far]} dstport 8472`);
-      for (const address of both(name)) lab.ip(namespace, `addr add ${address} dev vx0${address.includes(':') ? ' nodad' : ''}`);
-      lab.ip(namespace, 'link set vx0 up');
+      lab.ip(
+        namespace,
+        `link add vx0 type vxlan id 7 local ${IP[4][near]} remote ${IP[4][far]} dstport 8472`,
+        ...both(name).map((address) => addAddress(address, 'vx0')),
+        'link set vx0 up',
+      );
     }
   }
   const devices = mode === 'vxlan' ? ['up0', 'mesh0', 'vx0'] : ['up0', 'mesh0'];
+  const each = (command: (ip: (typeof IP)[4 | 6]) => string): string[] => [command(IP[4]), command(IP[6])];
+  lab.ip(client, ...each((ip) => `route add ${ip.vip}/${ip.host} via ${ip.up}`));
+  lab.ip(pod, ...each((ip) => `route add default via ${ip.podGateway}`));
+  lab.ip(node2, ...each((ip) => `addr add ${ip.pod2}/${ip.host} dev lo`));
+  lab.ip(node, ...each((ip) => `route add ${ip.pod2}/${ip.host} via ${mode === 'vxlan' ? ip.vx2 : ip.mesh2}`));
   for (const family of [4, 6] as const) {
     const ip = IP[family];
-    lab.ip(client, `route add ${ip.vip}/${ip.host} via ${ip.up}`);
-    lab.ip(pod, `route add default via ${ip.podGateway}`);
-    lab.ip(node2, `addr add ${ip.pod2}/${ip.host} dev lo`);
-    lab.ip(node, `route add ${ip.pod2}/${ip.host} via ${mode === 'vxlan' ? ip.vx2 : ip.mesh2}`);
     for (const proto of ['tcp', 'udp'] as const) {
       const LOCAL = BackendFlag.SERVING | BackendFlag.LOCAL;
       for (const [port, service, at, flags] of [
@@ -126,7 +131,6 @@ async function wire(lab: PacketLab, mode: Mode): Promise<Net> {
     const source = { up0: 'up', mesh0: 'mesh', vx0: 'vx' }[device] as 'up' | 'mesh' | 'vx';
     lab.device(lab.ifindex(node, device), { addr4: IP[4][source] as Address, addr6: IP[6][source] as Address, flags: mode === 'xdp' ? DeviceFlag.XDP_TX : 0 });
   }
-  const [inClient, inNode, inPod, inNode2] = [client, node, pod, node2].map((namespace) => lab.spawn(namespace)) as [Process, Process, Process, Process];
   for (const device of devices) {
     for (const how of ['ingress', 'egress'] as const) await inNode.must({ op: 'attach', pin: lab.pin(`mg_tc_${how}`), device, how, clsact: mode === 'clsact' });
     if (mode === 'xdp') await inNode.must({ op: 'attach', pin: lab.pin('mg_xdp_ingress'), device, how: 'xdp', clsact: false });
