@@ -235,7 +235,7 @@ enum reason {
 	REASON_FOREIGN = 0,           /* not ours: untouched */
 	REASON_NOT_IP,                /* not ours: neither IPv4 nor IPv6 */
 	REASON_UNPARSED,              /* not ours: truncated, or headers we do not follow */
-	REASON_FRAGMENT,              /* a later fragment: untouched */
+	REASON_FRAGMENT,              /* part of a datagram, the first one too: untouched */
 	REASON_NEW_LOCAL,             /* new flow to a backend on this node */
 	REASON_NEW_REMOTE,            /* new flow, sent on to another node */
 	REASON_LOCAL,                 /* established, to a backend on this node */
@@ -245,7 +245,7 @@ enum reason {
 	REASON_TO_TC,                 /* XDP leaves it, untouched, to tc on the same device */
 	REASON_REJECT_NO_ENDPOINTS,   /* no endpoint: rejected with ICMP */
 	REASON_DROP_NO_LOCAL,         /* policy Local, no endpoint here */
-	REASON_DROP_NO_FLOW,          /* an answer to a flow that nobody remembers */
+	REASON_DROP_NO_FLOW,          /* this node's RST to an answer whose flow is forgotten */
 	REASON_DROP_FLOWS_FULL,       /* the map `flows` took no entry */
 	REASON_DROP_SNAT_FULL,        /* no source port left towards this backend */
 	REASON_DROP_NO_SOURCE,        /* no address to forward from in this family */
