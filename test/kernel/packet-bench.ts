@@ -10,7 +10,8 @@ import type { Address } from '../../agent/model/address.ts';
 import { buildPacket, joinEndpoint } from '../support/packet.ts';
 import type { PacketSpec } from '../support/packet.ts';
 import { PacketLab } from './packet-lab.ts';
-import type { Process, ReasonText } from './packet-lab.ts';
+import type { ReasonText } from './packet-lab.ts';
+import type { Process } from './packet-process.ts';
 
 export type Hook = 'xdp' | 'tc' | 'egress';
 export type Action = 'pass' | 'drop' | 'tx' | 'redirect';

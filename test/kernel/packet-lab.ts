@@ -3,8 +3,6 @@
  * folder of their own, maps filled by hand, and child processes inside the namespaces.
  */
 import { execFileSync, spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdirSync, rmSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import {
@@ -29,7 +27,7 @@ import type { Address } from '../../agent/model/address.ts';
 import native from '../../native/index.js';
 import type { BpfObject } from '../../native/index.d.ts';
 import { splitEndpoint, TCP, UDP } from '../support/packet.ts';
-import type { Outcome, Request } from './packet-child.ts';
+import { Process } from './packet-process.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const CHILD = fileURLToPath(new URL('./packet-child.ts', import.meta.url));
@@ -68,45 +66,6 @@ export function tuple(proto: 'tcp' | 'udp', from: string, to: string): Tuple {
     dport: destination.port,
     proto: proto === 'tcp' ? TCP : UDP,
   };
-}
-
-export class Process {
-  readonly #child: ChildProcess;
-  #next = 0;
-
-  constructor(child: ChildProcess) {
-    this.#child = child;
-    child.setMaxListeners(0);
-  }
-
-  async ask(request: Request): Promise<Outcome> {
-    if (!this.#child.connected) throw new Error(`the process is gone: ${request.op}`);
-    const id = this.#next++;
-    const answer = new Promise<Outcome>((resolve, reject) => {
-      const onExit = (): void => reject(new Error(`the process ended during ${request.op}`));
-      const onMessage = (message: { id: number; outcome: Outcome }): void => {
-        if (message.id !== id) return;
-        this.#child.off('message', onMessage).off('exit', onExit);
-        resolve(message.outcome);
-      };
-      this.#child.on('message', onMessage).on('exit', onExit);
-    });
-    this.#child.send({ id, request });
-    return answer;
-  }
-
-  /** @throws Error when it failed. */
-  async must(request: Request): Promise<Outcome> {
-    const outcome = await this.ask(request);
-    if (outcome.error !== undefined) throw new Error(`${request.op}: ${outcome.error}`);
-    return outcome;
-  }
-
-  async stop(): Promise<void> {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    this.#child.kill('SIGKILL');
-    await once(this.#child, 'exit');
-  }
 }
 
 export class PacketLab {

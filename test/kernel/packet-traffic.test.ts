@@ -13,7 +13,7 @@ import { BackendFlag, DeviceFlag } from '../../agent/dataplane/generated/abi.ts'
 import type { Address } from '../../agent/model/address.ts';
 import { joinEndpoint } from '../support/packet.ts';
 import { addAddress, PacketLab, SNAT } from './packet-lab.ts';
-import type { Process } from './packet-lab.ts';
+import type { Process } from './packet-process.ts';
 
 type Mode = 'tcx' | 'clsact' | 'vxlan' | 'xdp';
 
