@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised when a pinned map of an older agent cannot be read as it is. */
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 /* An IPv6 address, or an IPv4 address as ::ffff:a.b.c.d. There is no other address type. */
 struct addr {
@@ -34,11 +34,19 @@ enum frontend_kind {
 	FRONTEND_NODE_PORT = 2,
 	FRONTEND_EXTERNAL_IP = 3,
 	FRONTEND_LOAD_BALANCER = 4,
+	/* The address itself: port and protocol of its key are 0, and so is its service. */
+	FRONTEND_ADDRESS = 5,
 };
 
 enum frontend_flag {
 	/* Only the node's own processes may use it: a nodePort on 127.0.0.1 or ::1. */
 	FRONTEND_HOST_ONLY = 1,
+	/* Only for sources in `source_ranges` of its service: left to the packet path, which knows the source. */
+	FRONTEND_SOURCE_RANGES = 2,
+	/* FRONTEND_ADDRESS: what is no frontend's there is rejected, unless an interface holds the address. */
+	FRONTEND_OWNED = 4,
+	/* FRONTEND_ADDRESS: answers echo requests; some service there has endpoints. */
+	FRONTEND_PING = 8,
 };
 
 struct frontend {
@@ -92,12 +100,47 @@ struct service {
 	char port_name[64];
 };
 
+/* ---- who may use a frontend with FRONTEND_SOURCE_RANGES: a longest-prefix trie ---- */
+
+struct source_range_key {
+	__u32 prefixlen; /* bits of all that follows: 32 and those of the range */
+	__u32 service;
+	struct addr addr;
+};
+
+/* ---- what holds on the whole node: one record ---- */
+
+struct cidr {
+	struct addr net;
+	struct addr mask;
+};
+
+enum node_flag {
+	NODE_DETECTS_V4 = 1,     /* `pods[0]` tells whether a source is a pod (detectLocalMode by CIDR) */
+	NODE_DETECTS_V6 = 2,     /* `pods[1]`, likewise */
+	NODE_DETECTS_DEVICE = 4, /* the device tells: DEVICE_DETECTED */
+	NODE_OWNS_BEYOND = 8,    /* addresses with FRONTEND_OWNED lie outside `service_cidrs`, too */
+};
+
+#define SERVICE_CIDRS_MAX 16
+
+/* Written through mmap: the agent sets service_cidr_count to 0 while it changes them. */
+struct node {
+	__u32 flags; /* enum node_flag */
+	__u32 service_cidr_count;
+	struct cidr pods[2];
+	/* In these an address without FRONTEND_ADDRESS is nobody's: dropped. */
+	struct cidr service_cidrs[SERVICE_CIDRS_MAX];
+};
+
 /* ---- backends: the index is the id; each belongs to one service port ---- */
 
 enum backend_flag {
-	BACKEND_SERVING = 1, /* in a set now; without it, UDP flows choose again */
+	BACKEND_SERVING = 1, /* in a set or not; without it, UDP flows choose again */
 	BACKEND_LOCAL = 2,   /* on this node */
 	BACKEND_TERMINATING = 4,
+	BACKEND_IN_CLUSTER = 8, /* in the set SET_CLUSTER now: affinity may choose it again */
+	BACKEND_IN_LOCAL = 16,  /* in the set SET_LOCAL now */
 };
 
 struct backend {
@@ -203,6 +246,8 @@ enum device_mode {
 enum device_flag {
 	DEVICE_XDP_TX = 1,  /* XDP may send from and redirect to this device */
 	DEVICE_TUNNEL = 2,
+	DEVICE_POD = 4,      /* leads to a pod of this node */
+	DEVICE_DETECTED = 8, /* detectLocalMode says that what comes in here is a pod's */
 };
 
 struct device {
@@ -289,6 +334,8 @@ struct agent_info {
 _Static_assert(sizeof(struct frontend_key) == 20, "frontend_key");
 _Static_assert(sizeof(struct frontend) == 8, "frontend");
 _Static_assert(sizeof(struct service) == 224, "service");
+_Static_assert(sizeof(struct source_range_key) == 24, "source_range_key");
+_Static_assert(sizeof(struct node) == 8 + 18 * 32, "node");
 _Static_assert(sizeof(struct backend) == 32, "backend");
 _Static_assert(sizeof(struct tuple) == 40, "tuple");
 _Static_assert(sizeof(struct flow) == 56, "flow");

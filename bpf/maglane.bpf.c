@@ -24,6 +24,7 @@ struct abi_enums {
 	enum set_index set_index;
 	enum algorithm algorithm;
 	enum service_flag service_flag;
+	enum node_flag node_flag;
 	enum backend_flag backend_flag;
 	enum flow_flag flow_flag;
 	enum device_mode device_mode;

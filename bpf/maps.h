@@ -29,6 +29,24 @@ struct {
 	__type(value, struct service);
 } services SEC(".maps");
 
+/* agent writes; packets read, for frontends with FRONTEND_SOURCE_RANGES alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct source_range_key);
+	__type(value, __u32);
+} source_ranges SEC(".maps");
+
+/* agent writes through mmap; sockets and packets read. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct node);
+} node SEC(".maps");
+
 /* agent writes through mmap, the kernel adds to `connections`. Id 0 is never used. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -156,7 +156,18 @@ class Agent {
 
   #facts(nodePorts: readonly Address[]) {
     const { nodeName, localhostNodeports, algorithm } = this.#options;
-    return { name: nodeName, zone: '', nodePortAddresses: nodePorts, localhostNodePorts: localhostNodeports, defaultAlgorithm: algorithm };
+    return {
+      name: nodeName,
+      zone: '',
+      nodePortAddresses: nodePorts,
+      localhostNodePorts: localhostNodeports,
+      defaultAlgorithm: algorithm,
+      nodeAddresses: this.#addresses,
+      detectLocal: { by: 'ranges', ranges: this.#options.clusterCidr } as const,
+      ownLbIps: false,
+      vipPing: true,
+      allowExternalIPs: true,
+    };
   }
 }
 

@@ -1,9 +1,7 @@
 /** Facts of this node that the model and the dataplane need: its own addresses, and those that serve nodePorts. */
 import type { Interface } from '../../native/index.js';
-import type { Cidr } from '../config/values.ts';
-import { inRanges } from '../config/values.ts';
-import type { Address } from '../model/address.ts';
-import { familyOf, parseAddress } from '../model/address.ts';
+import type { Address, Cidr } from '../model/address.ts';
+import { familyOf, inRanges, parseAddress } from '../model/address.ts';
 import type { Node } from '../model/objects.ts';
 
 /** Devices that carry traffic of pods or of the node itself, never its own address. */

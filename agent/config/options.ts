@@ -4,7 +4,8 @@
  */
 import { hostname } from 'node:os';
 import { UsageError } from './usage-error.ts';
-import type { Cidr, Reader } from './values.ts';
+import type { Cidr } from '../model/address.ts';
+import type { Reader } from './values.ts';
 import { address, bindAddress, bool, cidr, Expected, integer, list, oneOf, portRange, text } from './values.ts';
 
 interface Option<T> {

@@ -1,7 +1,7 @@
 /** Readers of option values: text in, typed value out, or what would have been right. */
-import { BlockList, isIP } from 'node:net';
-import type { Address } from '../model/address.ts';
-import { familyOf, parseAddress } from '../model/address.ts';
+import { isIP } from 'node:net';
+import type { Address, Cidr } from '../model/address.ts';
+import { parseAddress, parseCidr } from '../model/address.ts';
 
 /** What a reader returns for text it cannot take: `right` completes "expected ...". */
 export class Expected {
@@ -48,27 +48,8 @@ export function list<T>(item: Reader<T>): Reader<readonly T[]> {
 
 export const address: Reader<Address> = (value) => parseAddress(value) ?? new Expected('an IP address');
 
-/** An address range. */
-export interface Cidr {
-  readonly base: Address;
-  readonly prefix: number;
-}
-
-/** "10.0.0.0/8"; host bits are allowed and ignored. */
-export const cidr: Reader<Cidr> = (value) => {
-  const [ip = '', bits = ''] = value.split('/');
-  const base = parseAddress(ip);
-  const most = base === undefined ? 0 : familyOf(base) === 4 ? 32 : 128;
-  if (base === undefined || !/^\d+$/.test(bits) || Number(bits) > most) return new Expected('a CIDR such as 10.0.0.0/8 or fd00::/64');
-  return { base, prefix: Number(bits) };
-};
-
-/** Whether an address is in one of the ranges. */
-export function inRanges(ranges: readonly Cidr[], ip: Address): boolean {
-  const blocks = new BlockList();
-  for (const range of ranges) blocks.addSubnet(range.base, range.prefix, familyOf(range.base) === 4 ? 'ipv4' : 'ipv6');
-  return blocks.check(ip, familyOf(ip) === 4 ? 'ipv4' : 'ipv6');
-}
+/** An address range; host bits are allowed and ignored. */
+export const cidr: Reader<Cidr> = (value) => parseCidr(value) ?? new Expected('a CIDR such as 10.0.0.0/8 or fd00::/64');
 
 /** Where a server listens. */
 export interface BindAddress {

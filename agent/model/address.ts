@@ -2,7 +2,7 @@
  * The one address type: canonical text. IPv4 as "10.0.0.1", IPv6 as RFC 5952 writes it, an
  * IPv4-mapped IPv6 address as the IPv4 address it is. Two equal addresses are two equal strings.
  */
-import { isIPv4, isIPv6 } from 'node:net';
+import { BlockList, isIPv4, isIPv6 } from 'node:net';
 import type { Family } from './desired.ts';
 
 declare const canonical: unique symbol;
@@ -62,4 +62,26 @@ export function readAddress(from: Uint8Array, offset: number): Address {
 /** "10.0.0.1:80", "[fd00::1]:80". */
 export function formatEndpoint(address: Address, port: number): string {
   return familyOf(address) === 4 ? `${address}:${port}` : `[${address}]:${port}`;
+}
+
+/** An address range. */
+export interface Cidr {
+  readonly base: Address;
+  /** Leading bits that count: 0 to 32 (IPv4) or 128. */
+  readonly prefix: number;
+}
+
+/** "10.0.0.0/8"; host bits are allowed and ignored. Undefined when `text` is none. */
+export function parseCidr(text: string): Cidr | undefined {
+  const [ip = '', bits = '', ...rest] = text.split('/');
+  const base = parseAddress(ip);
+  if (base === undefined || rest.length > 0 || !/^\d{1,3}$/.test(bits)) return undefined;
+  return Number(bits) > (familyOf(base) === 4 ? 32 : 128) ? undefined : { base, prefix: Number(bits) };
+}
+
+/** Whether an address is in one of the ranges. */
+export function inRanges(ranges: readonly Cidr[], ip: Address): boolean {
+  const blocks = new BlockList();
+  for (const range of ranges) blocks.addSubnet(range.base, range.prefix, familyOf(range.base) === 4 ? 'ipv4' : 'ipv6');
+  return blocks.check(ip, familyOf(ip) === 4 ? 'ipv4' : 'ipv6');
 }

@@ -1,5 +1,5 @@
-/** What the model wants of the dataplane: one record for each service port of each IP family. */
-import type { Address } from './address.ts';
+/** What the model wants of the dataplane, one record for each service port of each IP family; and of the agent. */
+import type { Address, Cidr } from './address.ts';
 
 export type Protocol = 'TCP' | 'UDP' | 'SCTP';
 export type Family = 4 | 6;
@@ -48,4 +48,40 @@ export interface DesiredService {
   readonly cluster: readonly Backend[];
   /** The Local set, likewise; empty where no policy asks for it. */
   readonly local: readonly Backend[];
+  /** Serving endpoints of a UDP port that are in neither set: flows that have one keep it (kube-proxy's conntrack cleanup). */
+  readonly spare: readonly Backend[];
+  /** loadBalancerSourceRanges of this family; undefined: open. Binds the frontends of kind LoadBalancer. */
+  readonly sourceRanges: readonly Cidr[] | undefined;
+}
+
+/** An address of Services as a whole: what becomes of that which is no frontend's. */
+export interface DesiredAddress {
+  readonly address: Address;
+  /** Unknown ports are rejected (an active clusterIP, kube-proxy's cluster-ips; load balancer and external IPs by --own-lb-ips). */
+  readonly owned: boolean;
+  /** Some Service there has endpoints: echo requests are answered, unless --vip-ping says no. */
+  readonly ping: boolean;
+}
+
+/** Whom detectLocalMode calls a pod, and which addresses are ours as a whole. */
+export interface DesiredNode {
+  /** Pods' ranges, the first of each family; undefined: no detector for it. */
+  readonly pods4: Cidr | undefined;
+  readonly pods6: Cidr | undefined;
+  /** detectLocalMode goes by device (BridgeInterface, InterfaceNamePrefix), not by range. */
+  readonly detectsByDevice: boolean;
+  readonly serviceCidrs: readonly Cidr[];
+  /** Some owned address lies outside `serviceCidrs`. */
+  readonly ownsBeyond: boolean;
+}
+
+/** A Service's healthCheckNodePort (type LoadBalancer, externalTrafficPolicy Local). */
+export interface HealthCheck {
+  readonly namespace: string;
+  readonly name: string;
+  /** 1 to 65535. */
+  readonly port: number;
+  /** Distinct addresses of local ready endpoints over all ports, by family; undefined: the Service is not of that family. */
+  readonly endpoints4: number | undefined;
+  readonly endpoints6: number | undefined;
 }

@@ -1,4 +1,4 @@
-import type { Address } from './address.ts';
+import type { Address, Cidr } from './address.ts';
 import type { Algorithm } from './desired.ts';
 
 /** What the model must know of its node that no Service or EndpointSlice says. */
@@ -13,4 +13,17 @@ export interface NodeFacts {
   readonly localhostNodePorts: boolean;
   /** For Services without the annotation `maglane.io/algorithm`. */
   readonly defaultAlgorithm: Algorithm;
+  /** This node's own addresses, the first of each family: a source range that holds one lets load balancer IPs in, too. */
+  readonly nodeAddresses: readonly Address[];
+  /** How a source is told to be a pod (KubeProxyConfiguration.detectLocalMode). */
+  readonly detectLocal: DetectLocal;
+  /** Unknown ports of load balancer and external IPs are rejected, too (--own-lb-ips). */
+  readonly ownLbIps: boolean;
+  /** Echo requests to VIPs are answered (--vip-ping). */
+  readonly vipPing: boolean;
+  /** false: spec.externalIPs are not programmed (kube-proxy's gate AllowServiceExternalIPs). */
+  readonly allowExternalIPs: boolean;
 }
+
+/** ClusterCIDR: given ranges, the first of each family; NodeCIDR: the Node's podCIDRs; device: the dataplane knows. */
+export type DetectLocal = { readonly by: 'ranges'; readonly ranges: readonly Cidr[] } | { readonly by: 'podCIDRs' } | { readonly by: 'device' };

@@ -5,9 +5,10 @@
  * `takeChanged` works those out anew: one slice of one Service costs that Service, however many
  * others there are. No I/O, no clock; the same objects give the same answer in whatever order they came.
  */
+import type { Address } from './address.ts';
 import { formatEndpoint } from './address.ts';
 import { Claims } from './claims.ts';
-import type { DesiredService, Frontend, ServiceKey } from './desired.ts';
+import type { DesiredAddress, DesiredNode, DesiredService, Frontend, HealthCheck, ServiceKey } from './desired.ts';
 import { chooseEndpoints, nameOfSlice, readSlice } from './endpoints.ts';
 import type { Place, ReadSlice } from './endpoints.ts';
 import type { NodeFacts } from './facts.ts';
@@ -25,6 +26,12 @@ export interface DesiredChange {
 /** What is different since the last one was taken. */
 export interface Delta {
   readonly services: readonly DesiredChange[];
+  /** Addresses of Services that appeared, changed or (undefined) went away. */
+  readonly addresses: ReadonlyMap<Address, DesiredAddress | undefined>;
+  /** undefined: as before. */
+  readonly node: DesiredNode | undefined;
+  /** Health check node ports by "namespace/name", of Services whose changed; undefined: none any more. */
+  readonly healthChecks: ReadonlyMap<string, HealthCheck | undefined>;
   /** Standing problems by object, for the objects whose problems changed; an empty list clears them. */
   readonly problems: ReadonlyMap<string, readonly Problem[]>;
 }
@@ -77,7 +84,7 @@ export class Model {
     for (const change of changes) {
       if (change.kind === 'Service') this.#setService(change.key, change.object);
       else if (change.kind === 'EndpointSlice') this.#setSlice(change.key, change.object);
-      else if (change.key === this.#facts.name) this.#setNode(change.object);
+      else if (change.kind === 'Node' && change.key === this.#facts.name) this.#setNode(change.object);
     }
   }
 
@@ -116,7 +123,7 @@ export class Model {
       if (entry.service === undefined && entry.slices.length === 0) this.#entries.delete(key);
     }
     this.#changed.clear();
-    return { services, problems: this.#changedProblems(problems) };
+    return { services, addresses: new Map(), node: undefined, healthChecks: new Map(), problems: this.#changedProblems(problems) };
   }
 
   /** All that is desired now, worked out one by one as the caller goes through them. */
@@ -231,6 +238,8 @@ export class Model {
       externalLocal: read.externalLocal,
       frontends: frontends.sort((a, b) => (textOf(a) < textOf(b) ? -1 : 1)),
       ...chooseEndpoints(slices, port, this.#place()),
+      spare: [],
+      sourceRanges: undefined,
     };
   }
 

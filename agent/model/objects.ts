@@ -99,8 +99,16 @@ export interface Node {
   readonly taints: readonly string[];
 }
 
-/** One object that appeared, changed or went away. `key` is "namespace/name" ("name" for a Node). */
+/** A networking.k8s.io/v1 ServiceCIDR. */
+export interface ServiceCidr {
+  readonly name: string;
+  /** `spec.cidrs`, as written: one a family. */
+  readonly cidrs: readonly string[];
+}
+
+/** One object that appeared, changed or went away. `key` is "namespace/name" ("name" for a Node or a ServiceCIDR). */
 export type Change =
   | { readonly kind: 'Service'; readonly key: string; readonly object: Service | undefined }
   | { readonly kind: 'EndpointSlice'; readonly key: string; readonly object: EndpointSlice | undefined }
-  | { readonly kind: 'Node'; readonly key: string; readonly object: Node | undefined };
+  | { readonly kind: 'Node'; readonly key: string; readonly object: Node | undefined }
+  | { readonly kind: 'ServiceCIDR'; readonly key: string; readonly object: ServiceCidr | undefined };

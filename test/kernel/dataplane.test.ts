@@ -37,6 +37,8 @@ const web: DesiredService = {
   frontends: [frontend('10.96.0.1'), frontend('127.0.0.1', { port: 30_080, kind: 'NodePort', hostOnly: true })],
   cluster: [backend('10.1.0.1', { local: true }), backend('10.1.0.2', { terminating: true })],
   local: [backend('10.1.0.1', { local: true })],
+  spare: [],
+  sourceRanges: undefined,
 };
 const dns: DesiredService = {
   key: 'kube-system/dns:/UDP/6',
@@ -53,6 +55,8 @@ const dns: DesiredService = {
   frontends: [frontend('fd00:10:96::a', { port: 53 })],
   cluster: [backend('fd00:10:1::1', { port: 53 })],
   local: [],
+  spare: [],
+  sourceRanges: undefined,
 };
 const CGROUP_PINS = 8;
 
@@ -71,7 +75,7 @@ describe('the maps', () => {
       const held = view.read();
       expect(held.capacity).toEqual({ services: 64, frontends: 64, backends: 128, ringSlots: 8192 });
       const services = held.services.toSorted((a, b) => a.id - b.id);
-      const { frontends, cluster, local, ...record } = web;
+      const { frontends, cluster, local, spare: _, sourceRanges: __, ...record } = web;
       expect(services[0]).toMatchObject({ ...record, cluster: { count: 2, table: 251 }, local: { count: 1, table: 0 } });
       expect(services[1]).toMatchObject({
         key: dns.key,
@@ -215,7 +219,7 @@ describe('an agent that starts', () => {
     const fd = native.openPin(`${node.bpffs}/maps/agent`)!;
     new Uint32Array(native.mapMmap(fd))[0] = 99;
     native.close(fd);
-    expect(() => openView(node.bpffs)).toThrow(/have ABI 99, this maglane reads 1/);
+    expect(() => openView(node.bpffs)).toThrow(/have ABI 99, this maglane reads 2/);
     const agent = node.agent();
     expect(await agent.ask('open', node.options())).toEqual([expect.stringContaining('"copied":"","lost":"affinity,agent,backends,')]);
     expect(await agent.ask('sync', [web])).toContain('service.put');

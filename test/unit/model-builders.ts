@@ -13,6 +13,11 @@ export const FACTS: NodeFacts = {
   nodePortAddresses: ['172.30.0.11', 'fd00:30::11'] as Address[],
   localhostNodePorts: true,
   defaultAlgorithm: 'random',
+  nodeAddresses: [],
+  detectLocal: { by: 'ranges', ranges: [] },
+  ownLbIps: false,
+  vipPing: true,
+  allowExternalIPs: true,
 };
 
 export function servicePort(fields: Partial<ServicePort> = {}): ServicePort {

@@ -25,7 +25,7 @@ describe('changes', () => {
   test('nothing changed, nothing told', () => {
     const model = settled(service());
     expect(model.hasChanged).toBe(false);
-    expect(model.takeChanged()).toEqual({ services: [], problems: new Map() });
+    expect(model.takeChanged()).toEqual({ services: [], addresses: new Map(), node: undefined, healthChecks: new Map(), problems: new Map() });
   });
 
   test('slices may come before their Service, and go after it', () => {

@@ -6,8 +6,8 @@ import { readConfigFile } from '../../agent/config/file.ts';
 import type { Given, OptionKey } from '../../agent/config/options.ts';
 import { flagOf, optionRows, readOptions } from '../../agent/config/options.ts';
 import { optionsPage } from '../../agent/config/reference.ts';
-import { inRanges } from '../../agent/config/values.ts';
 import type { Address } from '../../agent/model/address.ts';
+import { inRanges } from '../../agent/model/address.ts';
 
 /** Reads options as a command line would give them. */
 function read(flags: Partial<Record<OptionKey, string>>) {

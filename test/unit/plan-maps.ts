@@ -104,6 +104,8 @@ export class Maps {
           .sort((a, b) => (formatEndpoint(a.address, a.port) < formatEndpoint(b.address, b.port) ? -1 : 1)),
         cluster: this.#membersOf(service.cluster),
         local: this.#membersOf(service.local),
+        spare: [],
+        sourceRanges: undefined,
       }));
   }
 
@@ -150,6 +152,8 @@ export function service(name: string, options: Partial<DesiredService> = {}): De
     frontends: [],
     cluster: [],
     local: [],
+    spare: [],
+    sourceRanges: undefined,
     ...options,
   };
 }
