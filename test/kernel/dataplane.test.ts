@@ -103,7 +103,7 @@ describe('the maps', () => {
         pid: agent.pid,
         started: 1000,
         synced: 2000,
-        abiVersion: 1,
+        abiVersion: 2,
         running: false,
       });
       expect(view.maps()).toContainEqual({ name: 'ring', entries: 2 + 251 + 1 + 1, maxEntries: 8192 });
