@@ -31,6 +31,10 @@ inspector('backends', 'every backend: where it is, whether it serves, what it wa
   .argument('[name]', 'only those of this Service: NAME or NAMESPACE/NAME')
   .action(async (name: string | undefined, options: Inspect) => (await import('./backends.ts')).backends(options.bpffs, outputFormat(options.output), name));
 
+inspector('flows', 'the connections that pass through this node as packets')
+  .argument('[name]', 'only those of this Service: NAME or NAMESPACE/NAME')
+  .action(async (name: string | undefined, options: Inspect) => (await import('./flows.ts')).flows(options.bpffs, outputFormat(options.output), name));
+
 inspector('status', 'the agent, its devices, how full the maps are, what became of the packets').action(async (options: Inspect) =>
   (await import('./status.ts')).status(options.bpffs, outputFormat(options.output)),
 );

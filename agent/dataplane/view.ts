@@ -4,6 +4,8 @@ import type { Held } from '../plan/held.ts';
 import type { AttachedDevice } from './attach.ts';
 import { attachedDevices } from './attach.ts';
 import { ABI_VERSION, agentInfoCodec, backendCodec, counterCodec, ReasonName, REASONS } from './generated/abi.ts';
+import type { FlowReading } from './flows.ts';
+import { readFlows } from './flows.ts';
 import { agentPid } from './lock.ts';
 import { Maps } from './maps.ts';
 
@@ -87,6 +89,11 @@ export class View {
       }
       return reading;
     });
+  }
+
+  /** Connection tracking of the packet path. Reads the map whole. */
+  flows(): FlowReading[] {
+    return readFlows(this.#maps);
   }
 
   devices(): AttachedDevice[] {

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import type { Answer } from '../support/lab/protocol.ts';
 import type { ServiceInit } from './e2e-cluster.ts';
 import { PATIENCE } from '../support/patience.ts';
-import { addressesOf, Cluster, metric, TCP } from './e2e-cluster.ts';
+import { addressesOf, Cluster, metric, TCP, until } from './e2e-cluster.ts';
 
 const NODE_PORT = 30_080;
 
@@ -143,6 +143,33 @@ describe.each([
       expect(serversOf(await cluster.client.connect(address, 80, { count: 40 }))).toEqual(['a2', 'b2']);
       expect(serversOf(await cluster.client.send(address, 53, { count: 40 }))).toEqual(['a2', 'b2']);
     }
+  });
+
+  test('flows lists a held connection: who, to what, by which backend, until it closes', async () => {
+    await given(addressesOf(b1()));
+    const mine = async (client: string): Promise<Record<string, unknown>[]> => {
+      const flows = await cluster.nodeA.inspect<{ client: { address: string }; protocol: string; state: string }[]>('flows', 'web');
+      return flows.filter((flow) => flow.client.address === client && flow.protocol === 'TCP' && flow.state === 'established');
+    };
+    for (const [family, address] of LOAD_BALANCER.addresses.entries()) {
+      const client = cluster.client.addresses[family]!;
+      const before = (await mine(client)).length;
+      const held = await cluster.client.hold(address, 80);
+      const flows = await mine(client);
+      expect(flows).toHaveLength(before + 1);
+      expect(flows).toContainEqual(
+        expect.objectContaining({
+          namespace: 'e2e',
+          name: 'web',
+          frontend: { address, port: 80 },
+          backend: { address: b1().addresses[family], port: TCP },
+          half: false,
+        }),
+      );
+      await held.release();
+      await until('the closed connection is not listed as established', async () => (await mine(client)).length === before);
+    }
+    expect((await cluster.nodeA.maglane(['flows', 'nobody'])).stderr).toMatch(/^maglane: no Service "nobody" is programmed here/);
   });
 
   test('with ClientIP affinity a client stays with its backend', async () => {
