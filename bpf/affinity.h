@@ -102,12 +102,6 @@ static __always_inline void count_connection(struct backend *backend)
 	__sync_fetch_and_add(&backend->connections, 1);
 }
 
-/* Where a new connection comes from: that decides which traffic policy binds it. */
-enum origin {
-	FROM_SOCKET, /* of this node or of one of its pods */
-	FROM_OUTSIDE,
-};
-
 enum outcome {
 	CHOSEN,
 	NO_ENDPOINTS, /* anywhere */
@@ -124,7 +118,7 @@ static __always_inline enum outcome choose_from(const struct service *svc, __u32
 
 	if (!svc)
 		return INCONSISTENT;
-	set = origin == FROM_SOCKET ? set_for_socket(svc, kind) : set_for_packet(svc, kind);
+	set = set_for(svc, kind, origin);
 	*choice = choose_backend(id, svc, set, hash, client);
 	if (choice->backend)
 		return CHOSEN;

@@ -20,6 +20,13 @@ static __always_inline struct service *find_service(__u32 id)
 	return bpf_map_lookup_elem(&services, &id);
 }
 
+static __always_inline const struct node *get_node(void)
+{
+	__u32 only = 0;
+
+	return bpf_map_lookup_elem(&node, &only);
+}
+
 /* The backend id in a slot of the ring; 0, which is nobody's id, beyond its end. */
 static __always_inline __u32 ring_at(__u32 index)
 {
@@ -47,25 +54,19 @@ static __always_inline struct backend *get_backend(__u32 id, __u32 service)
 	return backend;
 }
 
-/*
- * The set for a connection that a socket of this node or one of its pods opens. Policy
- * Local of an external frontend does not bind those: kube-proxy's short circuit.
- */
-static __always_inline enum set_index set_for_socket(const struct service *svc,
-						     enum frontend_kind kind)
-{
-	if (kind == FRONTEND_CLUSTER_IP && svc->flags & SERVICE_INTERNAL_LOCAL)
-		return SET_LOCAL;
-	return SET_CLUSTER;
-}
+/* Where a new connection comes from, as policy Local of an external frontend sees it. */
+enum origin {
+	FROM_INSIDE, /* the node or a pod: kube-proxy's short circuit, any endpoint will do */
+	FROM_OUTSIDE,
+};
 
-/* The set for a packet that comes from outside. */
-static __always_inline enum set_index set_for_packet(const struct service *svc,
-						     enum frontend_kind kind)
+/* The set that a traffic policy gives a new connection. */
+static __always_inline enum set_index set_for(const struct service *svc, enum frontend_kind kind,
+					      enum origin origin)
 {
-	__u8 local = kind == FRONTEND_CLUSTER_IP ? SERVICE_INTERNAL_LOCAL : SERVICE_EXTERNAL_LOCAL;
-
-	return svc->flags & local ? SET_LOCAL : SET_CLUSTER;
+	if (kind == FRONTEND_CLUSTER_IP)
+		return svc->flags & SERVICE_INTERNAL_LOCAL ? SET_LOCAL : SET_CLUSTER;
+	return origin == FROM_OUTSIDE && svc->flags & SERVICE_EXTERNAL_LOCAL ? SET_LOCAL : SET_CLUSTER;
 }
 
 static __always_inline const struct backend_set *get_set(const struct service *svc,

@@ -83,6 +83,18 @@ static __always_inline __u8 protocol_of(const struct bpf_sock_addr *ctx)
 	}
 }
 
+/*
+ * Some frontends are not for every socket. Source ranges ask for an address that the socket has
+ * not got yet: it dials the VIP itself, and the packet path decides.
+ */
+static __always_inline int may_use(struct bpf_sock_addr *ctx, const struct frontend *frontend)
+{
+	if (frontend->flags & FRONTEND_SOURCE_RANGES)
+		return 0;
+	return !(frontend->flags & FRONTEND_HOST_ONLY) ||
+	       bpf_get_netns_cookie(ctx) == config.host_netns;
+}
+
 /* The frontend that a socket dials; NULL: none that it may use. */
 static __always_inline struct frontend *find_dialled(struct bpf_sock_addr *ctx, struct peer *peer)
 {
@@ -93,10 +105,24 @@ static __always_inline struct frontend *find_dialled(struct bpf_sock_addr *ctx, 
 		return NULL;
 	resolve_wildcard(&peer->addr);
 	frontend = find_frontend(&peer->addr, peer->port, proto);
-	if (frontend && frontend->flags & FRONTEND_HOST_ONLY &&
-	    bpf_get_netns_cookie(ctx) != config.host_netns)
-		return NULL;
-	return frontend;
+	return frontend && may_use(ctx, frontend) ? frontend : NULL;
+}
+
+/*
+ * A socket outside of the node's own namespace is a pod's, as far as detectLocalMode can tell
+ * pods of that family at all: where it cannot, kube-proxy has no short circuit for them.
+ */
+static __always_inline enum origin origin_of(struct bpf_sock_addr *ctx, enum frontend_kind kind,
+					     const struct peer *vip)
+{
+	__u32 detects = NODE_DETECTS_DEVICE;
+	const struct node *self;
+
+	if (kind == FRONTEND_CLUSTER_IP || bpf_get_netns_cookie(ctx) == config.host_netns)
+		return FROM_INSIDE;
+	detects |= addr_is_v4(&vip->addr) ? NODE_DETECTS_V4 : NODE_DETECTS_V6;
+	self = get_node();
+	return self && self->flags & detects ? FROM_INSIDE : FROM_OUTSIDE;
 }
 
 /* Whom affinity remembers: the socket's network namespace, as ff00::<cookie>. */
@@ -114,9 +140,10 @@ static __always_inline enum reason choose_for_socket(struct bpf_sock_addr *ctx,
 						     const struct frontend *frontend,
 						     const struct peer *vip, struct choice *choice)
 {
+	enum origin origin = origin_of(ctx, frontend->kind, vip);
 	struct addr client = client_of(ctx);
 
-	switch (choose_for_frontend(frontend, FROM_SOCKET, bpf_get_prandom_u32(), &client, choice)) {
+	switch (choose_for_frontend(frontend, origin, bpf_get_prandom_u32(), &client, choice)) {
 	case CHOSEN:
 		/* A socket cannot cross families: an IPv4 context has no room for more. */
 		if (addr_is_v4(&choice->backend->addr) != addr_is_v4(&vip->addr))

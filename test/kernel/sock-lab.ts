@@ -28,6 +28,8 @@ export const SERVING = 1;
 export const LOCAL = 2;
 export const TERMINATING = 4;
 export const KIND = { clusterIP: 1, nodePort: 2, externalIP: 3, loadBalancer: 4 } as const;
+export const FRONTEND_FLAG = { hostOnly: 1, sourceRanges: 2 } as const;
+export const NODE_FLAG = { detectsV4: 1, detectsV6: 2, detectsDevice: 4 } as const;
 export const SERVICE_FLAG = { internalLocal: 1, externalLocal: 2, hasAny: 4 } as const;
 export const REASON = reasons();
 
@@ -63,7 +65,7 @@ export interface FrontendSpec extends Dial {
   readonly proto: number;
   readonly service: number;
   readonly kind?: number;
-  readonly hostOnly?: boolean;
+  readonly flags?: number;
 }
 
 export interface Affinity {
@@ -171,7 +173,7 @@ export class SockLab {
   }
 
   frontend(spec: FrontendSpec): void {
-    native.mapUpdate(this.#fd('frontends'), frontendKey(spec), Uint8Array.of(...u32(spec.service), spec.kind ?? KIND.clusterIP, spec.hostOnly ? 1 : 0, 0, 0));
+    native.mapUpdate(this.#fd('frontends'), frontendKey(spec), Uint8Array.of(...u32(spec.service), spec.kind ?? KIND.clusterIP, spec.flags ?? 0, 0, 0));
   }
 
   removeFrontend(spec: FrontendSpec): void {
@@ -190,6 +192,13 @@ export class SockLab {
     view.setUint8(28, spec.maglev ? 2 : 1);
     view.setUint8(29, spec.flags ?? 0);
     native.mapUpdate(this.#fd('services'), u32(id), value);
+  }
+
+  /** The flags of the map `node`. */
+  node(flags: number): void {
+    const value = new Uint8Array(8 + 18 * 32);
+    value.set(u32(flags), 0);
+    native.mapUpdate(this.#fd('node'), u32(0), value);
   }
 
   /** Points the Cluster set of a service at another place of the ring, without writing there. */

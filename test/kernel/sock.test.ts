@@ -1,6 +1,6 @@
 /** Sockets that dial a VIP: what a program on the node or in a pod of it sees. Real kernel, real sockets. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { KIND, LOCAL, SERVICE_FLAG, SERVING, SockLab, TCP, UDP } from './sock-lab.ts';
+import { FRONTEND_FLAG, KIND, LOCAL, NODE_FLAG, SERVICE_FLAG, SERVING, SockLab, TCP, UDP } from './sock-lab.ts';
 import type { Process } from './sock-lab.ts';
 
 /** One service in each family, with the same three servers behind TCP and UDP. */
@@ -154,13 +154,80 @@ describe('the choice', () => {
   });
 });
 
+describe.each([
+  ['IPv4', '203.0.113.5', NODE_FLAG.detectsV4, NODE_FLAG.detectsV6, '10.1.0.1', '10.1.0.2', 0],
+  ['IPv6', 'fd20::5', NODE_FLAG.detectsV6, NODE_FLAG.detectsV4, 'fd01::1', 'fd01::2', 100],
+] as const)('externalTrafficPolicy Local, %s', (_, address, detected, other, cluster, local, base) => {
+  const service = base + 1;
+
+  beforeEach(() => {
+    lab.backend(base + 2, { address: local, port: TARGET, service, flags: SERVING | LOCAL });
+    const sets = { cluster: { base: 8, members: [base + 1] }, local: { base: 16, members: [base + 2] } };
+    lab.service(service, { flags: SERVICE_FLAG.externalLocal | SERVICE_FLAG.hasAny, ...sets });
+    return () => lab.node(0);
+  });
+
+  /** The backend that was chosen: the pod has no route to any, so the counts tell. */
+  const dial = async (from: Process, kind: number) => {
+    const frontend = { address, port: PORT, proto: TCP, service, kind };
+    lab.frontend(frontend);
+    const before = [1, 2].map((id) => lab.connections(base + id));
+    await from.tcp(address, PORT);
+    lab.removeFrontend(frontend);
+    const after = [1, 2].map((id) => lab.connections(base + id));
+    return [cluster, local].filter((_, i) => after[i] !== before[i]);
+  };
+
+  it.each([KIND.nodePort, KIND.externalIP, KIND.loadBalancer])(
+    'does not bind the node itself, nor a pod that can be told to be one (kind %d)',
+    async (kind) => {
+      for (const flags of [0, detected, other, NODE_FLAG.detectsDevice]) {
+        lab.node(flags);
+        expect(await dial(client, kind), `the node, flags ${flags}`).toEqual([cluster]);
+        const told = flags === detected || flags === NODE_FLAG.detectsDevice;
+        expect(await dial(pod, kind), `a pod, flags ${flags}`).toEqual([told ? cluster : local]);
+      }
+    },
+  );
+
+  it('does not bind a cluster IP', async () => {
+    expect(await dial(pod, KIND.clusterIP)).toEqual([cluster]);
+  });
+
+  it('refuses a pod that cannot be told when no endpoint is on this node', async () => {
+    lab.service(service, { flags: SERVICE_FLAG.externalLocal | SERVICE_FLAG.hasAny, cluster: { base: 8, members: [base + 1] } });
+    const frontend = { address, port: PORT, proto: TCP, service, kind: KIND.loadBalancer };
+    lab.frontend(frontend);
+    expect(await lab.counted(async () => expect(await pod.tcp(address, PORT)).toEqual({ error: 'ECONNREFUSED' }))).toEqual({ DROP_NO_LOCAL: 1 });
+    expect(await client.tcp(address, PORT)).toMatchObject({ answer: cluster });
+    lab.removeFrontend(frontend);
+  });
+});
+
+describe('a frontend with source ranges', () => {
+  it.each(FAMILIES)('is left to the packet path, over TCP and UDP, connected or not: $name', async ({ vip, dial, family }) => {
+    const flags = FRONTEND_FLAG.sourceRanges;
+    for (const proto of [TCP, UDP]) lab.frontend({ address: vip, port: PORT, proto, service: proto === TCP ? 1 : 2, kind: KIND.loadBalancer, flags });
+    const to = { address: dial, port: PORT };
+    const counted = await lab.counted(async () => {
+      // No route leads to the VIP here: it is what the socket dials.
+      expect(await client.tcp(dial, PORT)).toEqual({ error: 'ENETUNREACH' });
+      expect(await client.ask({ op: 'udp.open', id: 6, family, connect: to })).toEqual({ error: 'ENETUNREACH' });
+      await client.ask({ op: 'udp.open', id: 7, family });
+      expect(await client.ask({ op: 'udp.send', id: 7, to })).toEqual({ error: 'ENETUNREACH' });
+    });
+    expect(counted).toEqual({ SOCK_FOREIGN: 3 });
+    for (const id of [6, 7]) await client.ask({ op: 'udp.close', id });
+  });
+});
+
 describe('a frontend for the node alone', () => {
   it.each([
     ['127.0.0.1', '0.0.0.0', '10.1.0.1', 1],
     ['::1', '::', 'fd01::1', 101],
   ] as const)('serves the node at %s and at %s, and leaves a pod its own loopback', async (loopback, any, backend, service) => {
     lab.service(service, { cluster: { base: 8, members: [service] } });
-    const frontend = { address: loopback, port: 30080, proto: TCP, service, kind: KIND.nodePort, hostOnly: true };
+    const frontend = { address: loopback, port: 30080, proto: TCP, service, kind: KIND.nodePort, flags: FRONTEND_FLAG.hostOnly };
     lab.frontend(frontend);
     for (const address of [loopback, any]) expect(await client.tcp(address, 30080)).toMatchObject({ answer: backend });
     await pod.ask({ op: 'serve', name: 'its own', address: loopback, port: 30080 });
