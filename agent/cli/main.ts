@@ -39,6 +39,10 @@ inspector('status', 'the agent, its devices, how full the maps are, what became 
   (await import('./status.ts')).status(options.bpffs, outputFormat(options.output)),
 );
 
+inspector('verify', 'whether the maps hold together; exit code 1 when they do not').action(async (options: Inspect) =>
+  (await import('./verify.ts')).verify(options.bpffs, outputFormat(options.output)),
+);
+
 inspector('cleanup', 'detach everything and remove the pins: Services stop working on this node').action(async (options: Inspect) =>
   (await import('./cleanup.ts')).cleanup(options.bpffs, outputFormat(options.output)),
 );
