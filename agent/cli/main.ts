@@ -35,6 +35,13 @@ inspector('flows', 'the connections that pass through this node as packets')
   .argument('[name]', 'only those of this Service: NAME or NAMESPACE/NAME')
   .action(async (name: string | undefined, options: Inspect) => (await import('./flows.ts')).flows(options.bpffs, outputFormat(options.output), name));
 
+inspector('explain', 'what a new connection to an address would meet, and why')
+  .argument('<address:port[/protocol]>', 'where it goes: 10.96.0.1:80, [fd00::1]:53/udp')
+  .option('--from <CALLER>', 'node, pod or outside; each of them when not given')
+  .action(async (target: string, options: Inspect & { readonly from?: string }) =>
+    (await import('./explain.ts')).explain(options.bpffs, outputFormat(options.output), target, options.from),
+  );
+
 inspector('status', 'the agent, its devices, how full the maps are, what became of the packets').action(async (options: Inspect) =>
   (await import('./status.ts')).status(options.bpffs, outputFormat(options.output)),
 );

@@ -36,13 +36,14 @@ export class ControlPlane implements AsyncDisposable {
   readonly url: string;
   /** Folder of everything that is written: certificates, kubeconfigs, etcd's data, logs. */
   readonly folder: string;
+  /** Folder of etcd, kube-apiserver, kube-controller-manager, kubectl and kube-proxy. */
+  readonly binaries: string;
+  /** Path of a kubeconfig of a cluster administrator. */
+  readonly adminKubeconfig: string;
   readonly #host: ControlHost;
-  readonly #binaries: string;
   readonly #etcd: Component;
   readonly #api: Component;
   readonly #controllers: Component;
-  /** Kubeconfig of a cluster administrator. */
-  readonly #admin: string;
   readonly #removeFolder = (): void => rmSync(this.folder, { recursive: true, force: true });
 
   private constructor(init: Required<ControlPlaneInit>, folder: string, pki: Pki) {
@@ -51,8 +52,8 @@ export class ControlPlane implements AsyncDisposable {
     this.folder = folder;
     this.#host = init.host;
     process.once('exit', this.#removeFolder);
-    this.#binaries = binaries();
-    this.#admin = this.#kubeconfig('admin', pki, { 'client-certificate': pki.admin.certificate, 'client-key': pki.admin.key });
+    this.binaries = binaries();
+    this.adminKubeconfig = this.#kubeconfig('admin', pki, { 'client-certificate': pki.admin.certificate, 'client-key': pki.admin.key });
     const manager = this.#kubeconfig('manager', pki, { 'client-certificate': pki.manager.certificate, 'client-key': pki.manager.key });
 
     this.#etcd = this.#component('etcd', () => this.#etcdCall('/health').then(String), {
@@ -139,7 +140,7 @@ export class ControlPlane implements AsyncDisposable {
 
   /** Runs kubectl as an administrator and returns its output. Throws with what it said on stderr. */
   kubectl(args: readonly string[], input = ''): Promise<string> {
-    return this.#inside(join(this.#binaries, 'kubectl'), [`--kubeconfig=${this.#admin}`, ...args], input);
+    return this.#inside(join(this.binaries, 'kubectl'), [`--kubeconfig=${this.adminKubeconfig}`, ...args], input);
   }
 
   /** `kubectl apply`, and the status of those objects that carry one. */
@@ -188,7 +189,7 @@ export class ControlPlane implements AsyncDisposable {
 
   #component(name: string, probe: () => Promise<unknown>, flags: Readonly<Record<string, string>>): Component {
     const args = Object.entries(flags).map(([flag, value]) => `--${flag}=${value}`);
-    const command = this.#host.command([join(this.#binaries, name), ...args]);
+    const command = this.#host.command([join(this.binaries, name), ...args]);
     const ready = async (): Promise<boolean> =>
       probe().then(
         () => true,
