@@ -155,6 +155,11 @@ export interface Native {
   netnsCookie(): bigint;
   /** flock(LOCK_EX | LOCK_NB) on a file or folder; undefined when somebody else holds it. Held until the fd closes. */
   lock(path: string): number | undefined;
+  /**
+   * Lets go of the resident pages of this process's own files (Node's binary, libraries) that nothing has been written to; the
+   * kernel brings back those that are used again. Returns how many bytes were resident: those of starting, mostly.
+   */
+  releaseCode(): number;
   /** Number of possible CPUs: per-CPU values hold this many. */
   possibleCpus(): number;
 }

@@ -112,9 +112,9 @@ const char *device_name(uint32_t ifindex, char text[32]);
 
 /* Each file's functions, for module.c to export. */
 extern const struct function fd_functions[], map_functions[], batch_functions[], link_functions[], tc_functions[],
-	program_functions[], object_functions[], change_methods[], ring_functions[], net_functions[];
+	program_functions[], object_functions[], change_methods[], ring_functions[], net_functions[], memory_functions[];
 extern const size_t fd_function_count, map_function_count, batch_function_count, link_function_count,
 	tc_function_count, program_function_count, object_function_count, change_method_count,
-	ring_function_count, net_function_count;
+	ring_function_count, net_function_count, memory_function_count;
 
 #endif

@@ -14,5 +14,6 @@ NAPI_MODULE_INIT()
 	define(env, exports, object_functions, object_function_count);
 	define(env, exports, ring_functions, ring_function_count);
 	define(env, exports, net_functions, net_function_count);
+	define(env, exports, memory_functions, memory_function_count);
 	return exports;
 }

@@ -131,6 +131,8 @@ class Agent {
     if (signal.aborted) return;
     this.#attach();
     const { services, slices, endpoints } = this.#model.counts;
+    // Most of what was read to start is not needed again, and counts as ours while it is resident.
+    native.releaseCode();
     this.#log.info('serving', { services, slices, endpoints, nodeIp: this.#addresses.join(',') });
     const timer = setInterval(() => this.#attachAgain(), DEVICES_EVERY_MS);
     await aborted;
