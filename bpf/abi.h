@@ -267,6 +267,7 @@ enum device_why {
 	WHY_VETH = 3,       /* a veth cannot vouch for checksums and for delivery of XDP_TX */
 	WHY_TUNNEL = 4,     /* XDP cannot see inside or send into it */
 	WHY_REFUSED = 5,    /* the driver refused XDP */
+	WHY_POD = 6,        /* it leads to a pod of this node */
 };
 
 enum tc_hook {

@@ -97,10 +97,10 @@ struct {
 	__type(value, struct udp_peer);
 } udp_peers SEC(".maps");
 
-/* agent writes; packets read. */
+/* agent writes; packets read. A node has a device for each of its pods. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 256);
+	__uint(max_entries, 1024);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, struct device);

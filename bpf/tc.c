@@ -70,3 +70,19 @@ int mg_tc_egress(struct __sk_buff *skb)
 	count(verdict.why, bytes);
 	return action;
 }
+
+/* What a pod of this node sends. */
+SEC("tc")
+int mg_pod_ingress(struct __sk_buff *skb)
+{
+	count(REASON_FOREIGN, skb->len);
+	return TC_ACT_UNSPEC;
+}
+
+/* What is on its way to a pod of this node. */
+SEC("tc")
+int mg_pod_egress(struct __sk_buff *skb)
+{
+	count(REASON_FOREIGN, skb->len);
+	return TC_ACT_UNSPEC;
+}

@@ -65,10 +65,16 @@ export interface Interface {
   readonly mtu: number;
   readonly up: boolean;
   readonly loopback: boolean;
+  /** Its frames have Ethernet headers; not so with ipip, gre, wireguard, tun, ppp. */
+  readonly ethernet: boolean;
   /** "aa:bb:cc:dd:ee:ff"; "" when the device has none. */
   readonly mac: string;
-  /** ETHTOOL_GDRVINFO's driver: "veth", "vxlan", "bridge", "virtio_net"...; "" when unknown. */
+  /** The kind of a virtual device (IFLA_INFO_KIND): "veth", "vxlan", "bridge"; else ETHTOOL_GDRVINFO's driver: "virtio_net"; "" when unknown. */
   readonly driver: string;
+  /** Index of the bridge, bond or VRF that it is part of; 0: of none. */
+  readonly master: number;
+  /** Its other end (a veth's peer, the device below) is in another network namespace. */
+  readonly peerElsewhere: boolean;
   /** With prefix: "10.0.0.1/24", "fe80::1/64". */
   readonly addresses: readonly string[];
 }
@@ -151,6 +157,15 @@ export interface Native {
 
   /** Of the calling process's network namespace. */
   interfaces(): Interface[];
+  /** Like `ip link delete`. Throws ENODEV when there is no such device. */
+  deleteInterface(index: number): void;
+  /**
+   * Calls back, on the event loop, after devices or addresses of the calling process's network namespace have changed;
+   * many changes may be one call. The returned function stops it. Does not keep the process alive.
+   */
+  watchInterfaces(onChange: () => void): () => void;
+  /** All chains of nftables in the calling process's network namespace, those of iptables-nft included. Needs CAP_NET_ADMIN. */
+  nftChains(): { readonly family: string; readonly table: string; readonly name: string }[];
   /** SO_NETNS_COOKIE of the calling process. */
   netnsCookie(): bigint;
   /** flock(LOCK_EX | LOCK_NB) on a file or folder; undefined when somebody else holds it. Held until the fd closes. */

@@ -10,6 +10,7 @@
 #ifndef MAGLANE_NATIVE_H
 #define MAGLANE_NATIVE_H
 
+#include <linux/netlink.h>
 #include <linux/types.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -107,14 +108,51 @@ struct bpf_program *arg_program(struct call *c, struct object *object, char name
 /* Throws once the object is loaded: libbpf silently lets changes pass that can no longer have an effect. */
 void check_unloaded(struct call *c, struct object *object, const char *subject);
 
+/* watch.c: waits for a descriptor in a thread of its own, and has what comes read on the event loop */
+struct watch;
+struct watch_kind {
+	const char *name; /* of the thread: "maglane:ring" */
+	/* On the event loop. True: there may be more, and others should have their turn first. */
+	bool (*read)(napi_env env, napi_value callback, void *data);
+	void (*free)(void *data);
+};
+/*
+ * Watches `fd` until the function that it returns is called; the callback is argument `i`. Does not keep the process
+ * alive. `data` is its own from here on, freed also when it throws; `*watch` is set before the first reading.
+ */
+napi_value watch_start(struct call *c, int i, int fd, const struct watch_kind *kind, void *data, struct watch **watch);
+/* False once it is stopped, be it by its own callback. */
+bool watch_running(const struct watch *watch);
+/* What a callback throws is the process's to handle, like an exception of any other event. */
+bool report_exception(napi_env env);
+
+/* netlink.c: errors are returned as -errno */
+typedef int (*netlink_each)(const struct nlmsghdr *message, void *data);
+/* A dump that changed under its reader begins anew: forget what was read. */
+typedef void (*netlink_restart)(void *data);
+int netlink_open(int protocol, uint32_t groups);
+int netlink_dump(int sock, struct nlmsghdr *request, netlink_each each, netlink_restart restart, void *data);
+/* Sends a request and waits for its acknowledgement. */
+int netlink_request(int sock, struct nlmsghdr *request);
+/* The attributes of a message by type; NULL for those that are not there. */
+void netlink_attributes(const void *first, size_t length, const struct nlattr **found, size_t count);
+static inline const void *netlink_data(const struct nlattr *attribute)
+{
+	return (const char *)attribute + NLA_HDRLEN;
+}
+/* 0 and "" for an attribute that is not there. */
+uint32_t netlink_u32(const struct nlattr *attribute);
+const char *netlink_text(const struct nlattr *attribute);
+
 /* net.c: "eth0", or "ifindex 7" when there is no such device */
 const char *device_name(uint32_t ifindex, char text[32]);
 
 /* Each file's functions, for module.c to export. */
 extern const struct function fd_functions[], map_functions[], batch_functions[], link_functions[], tc_functions[],
-	program_functions[], object_functions[], change_methods[], ring_functions[], net_functions[], memory_functions[];
+	program_functions[], object_functions[], change_methods[], ring_functions[], net_functions[], memory_functions[],
+	interface_functions[], nft_functions[];
 extern const size_t fd_function_count, map_function_count, batch_function_count, link_function_count,
 	tc_function_count, program_function_count, object_function_count, change_method_count,
-	ring_function_count, net_function_count, memory_function_count;
+	ring_function_count, net_function_count, memory_function_count, interface_function_count, nft_function_count;
 
 #endif

@@ -15,5 +15,7 @@ NAPI_MODULE_INIT()
 	define(env, exports, ring_functions, ring_function_count);
 	define(env, exports, net_functions, net_function_count);
 	define(env, exports, memory_functions, memory_function_count);
+	define(env, exports, interface_functions, interface_function_count);
+	define(env, exports, nft_functions, nft_function_count);
 	return exports;
 }

@@ -3,7 +3,6 @@ import native from '../../native/index.js';
 import type { AgentOptions } from '../config/options.ts';
 import { version } from '../cli/version.ts';
 import { Dataplane } from '../dataplane/dataplane.ts';
-import { chooseDevices } from '../dataplane/devices.ts';
 import { findCgroup, preflight } from '../dataplane/preflight.ts';
 import type { Address } from '../model/address.ts';
 import { Model } from '../model/model.ts';
@@ -14,14 +13,12 @@ import { Metrics } from '../observe/metrics.ts';
 import { serve } from '../observe/server.ts';
 import type { Source } from '../source/source.ts';
 import { Controller } from './controller.ts';
+import { DeviceFollower } from './devices.ts';
 import type { Health } from './health.ts';
 import { healthz } from './health.ts';
 import { agentMetrics, watchMetrics } from './metrics.ts';
 import { nodeAddresses, nodePortAddresses } from './node.ts';
 import { Problems } from './problems.ts';
-
-/** How often devices are looked at again: uplinks may go and come back. */
-const DEVICES_EVERY_MS = 5_000;
 
 /**
  * Runs until SIGTERM or SIGINT; what is pinned stays and goes on.
@@ -64,8 +61,7 @@ class Agent {
   readonly #health: Health = { synced: 0, failingSince: 0 };
   #node: Node | undefined;
   #addresses: readonly Address[] = [];
-  /** What the log said last of the devices. */
-  #devices = '';
+  readonly #problems: Problems;
 
   constructor(options: AgentOptions, log: Log, metrics: Metrics, source: Source, dataplane: Dataplane) {
     this.#options = options;
@@ -75,10 +71,11 @@ class Agent {
     this.#dataplane = dataplane;
     this.#model = new Model(this.#facts([]));
     const observed = agentMetrics(this.#metrics, this.#model, dataplane, () => this.#controller.usage);
+    this.#problems = new Problems(log, metrics);
     this.#controller = new Controller({
       model: this.#model,
       maps: dataplane,
-      problems: new Problems(log, this.#metrics),
+      problems: this.#problems,
       log,
       onNode: (name, node) => {
         if (name === options.nodeName) this.#node = node;
@@ -129,31 +126,18 @@ class Agent {
     this.#controller.start();
     await Promise.race([this.#controller.firstSync, aborted]);
     if (signal.aborted) return;
-    this.#attach();
+    this.#follower().start(signal);
     const { services, slices, endpoints } = this.#model.counts;
     // Most of what was read to start is not needed again, and counts as ours while it is resident.
     native.releaseCode();
     this.#log.info('serving', { services, slices, endpoints, nodeIp: this.#addresses.join(',') });
-    const timer = setInterval(() => this.#attachAgain(), DEVICES_EVERY_MS);
     await aborted;
-    clearInterval(timer);
   }
 
-  /** Attaches to the devices as they are now; what stands is left alone. */
-  #attach(): void {
-    const { devices, missing } = chooseDevices(native.interfaces(), { names: this.#options.devices, nodeIps: this.#addresses });
-    const attached = this.#dataplane.attach(devices);
-    const found = [...attached.map((device) => `${device.name}=${device.mode}`), ...missing.map((name) => `${name}=missing`)].join(' ');
-    if (found !== this.#devices) this.#log.info('devices', { attached: found });
-    this.#devices = found;
-  }
-
-  #attachAgain(): void {
-    try {
-      this.#attach();
-    } catch (error) {
-      this.#log.error('cannot attach to the devices; will try again', { error: String(error) });
-    }
+  #follower(): DeviceFollower {
+    const { devices, podDevices } = this.#options;
+    const choice = { names: devices, nodeIps: this.#addresses, podDevices };
+    return new DeviceFollower(choice, { dataplane: this.#dataplane, log: this.#log, problems: this.#problems, metrics: this.#metrics });
   }
 
   #facts(nodePorts: readonly Address[]) {
@@ -174,8 +158,8 @@ class Agent {
 }
 
 function sizes(options: AgentOptions) {
-  const { maxServices, maxFrontends, maxBackends, ringSlots, maxFlows, maxAffinity } = options;
-  return { capacity: { services: maxServices, frontends: maxFrontends, backends: maxBackends, ringSlots }, maxFlows, maxAffinity };
+  const { maxServices, maxFrontends, maxBackends, ringSlots, maxFlows, maxAffinity, maxDevices } = options;
+  return { capacity: { services: maxServices, frontends: maxFrontends, backends: maxBackends, ringSlots }, maxFlows, maxAffinity, maxDevices };
 }
 
 /** Each source is imported when it is the one: neither pays for the other. */

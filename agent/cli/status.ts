@@ -46,6 +46,7 @@ const WHY: Readonly<Record<string, string>> = {
   veth: 'a veth cannot vouch for checksums, nor for delivery of XDP_TX',
   tunnel: 'XDP cannot see inside a tunnel',
   refused: 'the driver refused XDP',
+  pod: 'XDP is for what comes from outside',
 };
 
 function page(data: Status): string {
@@ -70,11 +71,19 @@ function agentLines({ agent, bpffs, services, frontends, backends }: Status): st
 function deviceTable(devices: readonly Device[]): string {
   if (devices.length === 0) return 'attached to no device: only sockets are served\n';
   const columns = [{ title: 'DEVICE' }, { title: 'MODE' }, { title: 'TC HOOK' }, { title: 'SENDS FROM' }, { title: 'WHY' }];
-  const rows = devices.map((device) => {
-    const sources = [device.addr4, device.addr6].filter((address) => address !== undefined).join(', ');
-    return [device.name, device.mode, device.hook, sources === '' ? '-' : sources, WHY[device.why] ?? device.why];
-  });
-  return formatTable(columns, rows);
+  const rows = devices.filter(({ pod }) => !pod).map((device) => deviceRow(device.name, device));
+  // A node has hundreds of these, and they are all alike: `-o json` has them one by one.
+  const pods = Map.groupBy(
+    devices.filter(({ pod }) => pod),
+    (device) => deviceRow('', device).join('\0'),
+  );
+  const podRows = [...pods.values()].map((alike) => deviceRow(`(${alike.length} to pods)`, alike[0] as Device));
+  return formatTable(columns, [...rows, ...podRows]);
+}
+
+function deviceRow(name: string, { mode, hook, addr4, addr6, why }: Device): string[] {
+  const sources = [addr4, addr6].filter((address) => address !== undefined).join(', ');
+  return [name, mode, hook, sources === '' ? '-' : sources, WHY[why] ?? why];
 }
 
 function mapTable({ maps }: Status): string {

@@ -89,6 +89,12 @@ const TABLE = {
     help: 'tracked flows, two entries each; the least recently used go first',
   }),
   maxAffinity: option({ value: 'N', read: integer(64, 16_777_216), default: '65536', help: 'remembered clients; the least recently used go first' }),
+  maxDevices: option({
+    value: 'N',
+    read: integer(16, 65_536),
+    default: '1024',
+    help: 'devices with programs: the uplinks, the tunnels, and one for each pod of this node',
+  }),
   healthzBindAddress: option({ value: 'IP:PORT|off', read: bindAddress, default: '0.0.0.0:10256', help: '/healthz and /livez' }),
   metricsBindAddress: option({ value: 'IP:PORT|off', read: bindAddress, default: '127.0.0.1:10249', help: '/metrics' }),
   logLevel: option({ value: 'debug|info|warn|error', read: oneOf('debug', 'info', 'warn', 'error'), default: 'info', help: 'the least that is logged' }),

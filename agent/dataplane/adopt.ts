@@ -16,6 +16,8 @@ export interface MapSizes {
   /** Tracked flows: two entries each. */
   readonly maxFlows: number;
   readonly maxAffinity: number;
+  /** Devices that programs are attached to. */
+  readonly maxDevices: number;
 }
 
 export interface Adopted {
@@ -35,13 +37,14 @@ const LINKED = ['backends', 'ring', 'services', 'frontends'];
 const HASHES = new Set([1, 9]);
 
 /** Sets the sizes of the maps that have an option. Before loading. */
-export function setSizes(object: BpfObject, { capacity, maxFlows, maxAffinity }: MapSizes): void {
+export function setSizes(object: BpfObject, { capacity, maxFlows, maxAffinity, maxDevices }: MapSizes): void {
   object.setMaxEntries('services', capacity.services);
   object.setMaxEntries('frontends', capacity.frontends);
   object.setMaxEntries('backends', capacity.backends);
   object.setMaxEntries('ring', Math.ceil(capacity.ringSlots / RING_CHUNK));
   object.setMaxEntries('flows', 2 * maxFlows);
   object.setMaxEntries('affinity', maxAffinity);
+  object.setMaxEntries('devices', maxDevices);
 }
 
 /**

@@ -5,19 +5,21 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import native from '../../native/index.js';
-import type { BpfError, BpfObject, Interface } from '../../native/index.d.ts';
+import type { BpfError, BpfObject } from '../../native/index.d.ts';
+import type { Address } from '../model/address.ts';
 import type { Held, Write } from '../plan/held.ts';
 import type { Adopted, MapSizes } from './adopt.ts';
 import { loadWithPins, setSizes } from './adopt.ts';
-import type { AttachedDevice, Logger } from './attach.ts';
+import type { Attached, Logger } from './attach.ts';
 import { Attachments } from './attach.ts';
-import type { XdpMode } from './devices.ts';
+import type { WantedDevice, XdpMode } from './devices.ts';
 import { ABI_VERSION, agentInfoCodec, CONFIG_OFFSET, configCodec } from './generated/abi.ts';
 import { lockFolder } from './lock.ts';
 import { View } from './view.ts';
 import { executeWrites } from './write.ts';
 
-export type { AttachedDevice } from './attach.ts';
+export type { Attached } from './attach.ts';
+export type { AttachedDevice } from './device-map.ts';
 
 export interface DataplaneOptions extends MapSizes {
   /** Folder on a bpffs, made when it is not there. */
@@ -94,11 +96,13 @@ export class Dataplane {
   /**
    * Attaches to the cgroup and to exactly these devices, or updates what is attached; what stands is left alone. To be
    * called once the first plan is executed, and again when devices change.
-   * @throws BpfError when the kernel refuses anything but XDP.
+   * @param nodeIps sources of what is sent back into a pod that it came from.
+   * @param recheck looks at all links anew; otherwise only at those of devices that were not here the last time.
+   * @throws BpfError when the kernel refuses anything but XDP on an uplink or a tunnel.
    */
-  attach(devices: readonly Interface[]): readonly AttachedDevice[] {
-    const attached = this.#attachments.attach(this.#options.cgroup, devices);
-    this.#adopted.flip();
+  attach(wanted: readonly WantedDevice[], nodeIps: readonly Address[], recheck = true): Attached {
+    const attached = this.#attachments.attach(this.#options.cgroup, wanted, nodeIps, recheck);
+    if (attached.pending === 0) this.#adopted.flip();
     return attached;
   }
 

@@ -1,8 +1,8 @@
 /** What the maps say, for people and metrics: read-only, and with the agent dead just as well. */
 import native from '../../native/index.js';
 import type { Held } from '../plan/held.ts';
-import type { AttachedDevice } from './attach.ts';
-import { attachedDevices } from './attach.ts';
+import type { AttachedDevice } from './device-map.ts';
+import { attachedDevices } from './device-map.ts';
 import { ABI_VERSION, agentInfoCodec, backendCodec, counterCodec, ReasonName, REASONS } from './generated/abi.ts';
 import type { FlowReading } from './flows.ts';
 import { readFlows } from './flows.ts';

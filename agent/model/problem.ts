@@ -24,7 +24,8 @@ export type ProblemReason =
   | 'invalid_value'
   | 'conflict' // another Service owns the frontend
   | 'no_service' // a slice whose Service does not exist (manifests only: a race in Kubernetes)
-  | 'capacity'; // a map is full
+  | 'capacity' // a map is full
+  | 'device'; // a device that is not there or cannot be served
 
 /**
  * One line for the log: `Service default/web: spec.ports[0].port "70000" is not a port: 1 to 65535 would be`.

@@ -8,7 +8,9 @@ import { cleanup } from '../../agent/dataplane/cleanup.ts';
 import type { DataplaneOptions } from '../../agent/dataplane/dataplane.ts';
 import { Dataplane } from '../../agent/dataplane/dataplane.ts';
 import { chooseDevices } from '../../agent/dataplane/devices.ts';
+import type { DeviceChoice } from '../../agent/dataplane/devices.ts';
 import type { DesiredService } from '../../agent/model/desired.ts';
+import { formatProblem } from '../../agent/model/problem.ts';
 import type { Retired } from '../../agent/plan/planner.ts';
 import { Planner } from '../../agent/plan/planner.ts';
 
@@ -49,8 +51,17 @@ const requests = {
     opened().execute(writes);
   },
   attach(names: string[]): unknown {
-    const { devices } = chooseDevices(native.interfaces(), { names, nodeIps: [] });
-    return opened().attach(devices);
+    return opened().attach(chooseDevices(native.interfaces(), { names, nodeIps: [], podDevices: 'none' }).wanted, []).devices;
+  },
+  /** Attaches to the devices of pods besides, all of them. */
+  attachPods({ recheck = true, ...choice }: DeviceChoice & { recheck?: boolean }): unknown {
+    const started = performance.now();
+    let again = recheck;
+    for (;;) {
+      const { devices, problems, pending } = opened().attach(chooseDevices(native.interfaces(), choice).wanted, choice.nodeIps, again);
+      if (pending === 0) return { devices, problems: problems.map(formatProblem), ms: performance.now() - started };
+      again = false;
+    }
   },
   close(): void {
     opened().close();

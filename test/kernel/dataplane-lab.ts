@@ -6,9 +6,10 @@ import { existsSync, mkdirSync, readdirSync, rmdirSync } from 'node:fs';
 import type { Interface as Lines } from 'node:readline';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { AttachedDevice } from '../../agent/dataplane/attach.ts';
+import type { AttachedDevice } from '../../agent/dataplane/device-map.ts';
 import { cleanup } from '../../agent/dataplane/cleanup.ts';
 import type { DataplaneOptions } from '../../agent/dataplane/dataplane.ts';
+import type { DeviceChoice } from '../../agent/dataplane/devices.ts';
 import { findCgroup } from '../../agent/dataplane/preflight.ts';
 import type { DesiredService } from '../../agent/model/desired.ts';
 import type { Write } from '../../agent/plan/held.ts';
@@ -24,6 +25,7 @@ interface Answers {
   reclaim: [undefined, string[]];
   execute: [readonly Write[], null];
   attach: [readonly string[], AttachedDevice[]];
+  attachPods: [DeviceChoice & { readonly recheck?: boolean }, { devices: AttachedDevice[]; problems: string[]; ms: number }];
   close: [undefined, null];
   cleanup: [string, readonly string[]];
 }
@@ -86,6 +88,7 @@ export class Node {
       capacity: { services: 64, frontends: 64, backends: 128, ringSlots: 8192 },
       maxFlows: 1024,
       maxAffinity: 256,
+      maxDevices: 64,
       ...other,
     };
   }
@@ -105,14 +108,14 @@ export class Node {
     return agent;
   }
 
-  /** By pin: the link's and its program's ids. */
-  links(): Map<string, { link: number; program: number }> {
+  /** By pin: the link's and its program's ids; the device that the link is on, 0 when that is gone or it is no device's. */
+  links(): Map<string, { link: number; program: number; ifindex: number }> {
     return new Map(
       this.pins('links').map((pin) => {
         const fd = native.openPin(`${this.bpffs}/links/${pin}`)!;
-        const { id, programId } = native.linkInfo(fd);
+        const { id, programId, ifindex } = native.linkInfo(fd);
         native.close(fd);
-        return [pin, { link: id, program: programId }];
+        return [pin, { link: id, program: programId, ifindex }];
       }),
     );
   }
@@ -135,7 +138,7 @@ export class Node {
     return ['ingress', 'egress'].filter((direction) => {
       if (this.pins('links').includes(`dev_${index}_tcx_${direction}`)) return true;
       const filters = execFileSync('tc', ['-n', this.netns, 'filter', 'show', 'dev', device, direction], { encoding: 'utf8' });
-      return filters.includes(`mg_tc_${direction}`);
+      return filters.includes(`mg_tc_${direction}`) || filters.includes(`mg_pod_${direction}`);
     });
   }
 

@@ -2,7 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { fork, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
 import type { BpfObject, Interface, LinkInfo, Native } from '../../native/index.js';
 import native from '../../native/index.js';
@@ -283,6 +283,9 @@ describe('a network namespace', () => {
         loopback: device.flags.includes('LOOPBACK'),
         mac: device.ifname === 'lo' ? '' : device.address,
         driver: device.ifname === 'lo' ? '' : 'veth',
+        ethernet: true,
+        master: 0,
+        peerElsewhere: false,
         addresses: device.addr_info.map((address) => `${address.local}/${address.prefixlen}`),
       })),
     );
@@ -290,6 +293,23 @@ describe('a network namespace', () => {
       mtu: 9000,
       addresses: expect.arrayContaining(['10.98.0.1/16', '10.97.0.1/31', 'fd00:99::1/64']),
     });
+  });
+
+  test('tells bridges from their ports, and whose other end is elsewhere', async () => {
+    const elsewhere = `${name}-2`;
+    run('ip', 'netns', 'add', elsewhere);
+    onTestFinished(() => void run('ip', 'netns', 'del', elsewhere));
+    run('ip', '-n', name, 'link', 'add', 'br0', 'type', 'bridge');
+    run('ip', '-n', name, 'link', 'add', 'pod0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', elsewhere);
+    run('ip', '-n', name, 'link', 'set', 'pod0', 'master', 'br0');
+    const told = new Map(((await inside('interfaces')) as Interface[]).map((device) => [device.name, device]));
+    expect(told.get('br0')).toMatchObject({ driver: 'bridge', master: 0, peerElsewhere: false });
+    expect(told.get('pod0')).toMatchObject({ driver: 'veth', master: told.get('br0')!.index, peerElsewhere: true });
+    expect(told.get('near')).toMatchObject({ peerElsewhere: false });
+
+    expect(await inside('deleteInterface', told.get('br0')!.index)).toBeUndefined();
+    expect(run('ip', '-n', name, 'link')).not.toContain('br0:');
+    await expect(inside('deleteInterface', told.get('br0')!.index)).rejects.toMatchObject({ message: expect.stringContaining('ENODEV') });
   });
 
   test('has its own cookie', async () => {
