@@ -218,6 +218,24 @@ struct sock_peer {
 	__u32 backend;
 };
 
+/* A socket as the kernel's sock_diag knows it: the family, then struct inet_diag_sockid. */
+struct sock_id {
+	__u32 family; /* AF_INET or AF_INET6 */
+	__be16 sport;
+	__be16 dport;
+	__be32 src[4];
+	__be32 dst[4];
+	__u32 ifindex;
+	__u32 cookie[2];
+};
+
+/* What the iterator mg_udp_dialled says of each connected UDP socket that came through the hooks. */
+struct udp_dialled {
+	__u32 netns; /* inode number of its network namespace */
+	struct sock_id id;
+	struct sock_peer peer;
+};
+
 /* Unconnected UDP: a socket may talk to many VIPs. One key a direction. */
 struct udp_peer_key {
 	__u64 cookie;
@@ -342,6 +360,8 @@ _Static_assert(sizeof(struct tuple) == 40, "tuple");
 _Static_assert(sizeof(struct flow) == 56, "flow");
 _Static_assert(sizeof(struct affinity_key) == 20, "affinity_key");
 _Static_assert(sizeof(struct sock_peer) == 44, "sock_peer");
+_Static_assert(sizeof(struct sock_id) == 52, "sock_id");
+_Static_assert(sizeof(struct udp_dialled) == 100, "udp_dialled");
 _Static_assert(sizeof(struct udp_peer_key) == 32, "udp_peer_key");
 _Static_assert(sizeof(struct udp_peer) == 28, "udp_peer");
 _Static_assert(sizeof(struct device) == 52, "device");

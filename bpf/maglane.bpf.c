@@ -10,15 +10,16 @@
 #include "config.h"
 
 #include "sock.c"
+#include "dialled.c"
 #include "xdp.c"
 #include "tc.c"
 
 /*
- * The agent reads constants from BTF, where the compiler puts an enum only if a variable, a
- * map or a function's arguments need it. No program calls this one and libbpf does not load
- * it: it is here so that each enum of abi.h is needed.
+ * The agent reads constants and layouts from BTF, where the compiler puts a type only if a
+ * variable, a map or a function's arguments need it. No program calls this one and libbpf does
+ * not load it: it is here so that each enum of abi.h is needed, and each struct that no map holds.
  */
-struct abi_enums {
+struct abi_types {
 	enum frontend_kind frontend_kind;
 	enum frontend_flag frontend_flag;
 	enum set_index set_index;
@@ -32,11 +33,12 @@ struct abi_enums {
 	enum device_why device_why;
 	enum tc_hook tc_hook;
 	enum reason reason;
+	struct udp_dialled udp_dialled;
 };
 
-__attribute__((used)) static int abi_enums(const struct abi_enums *enums)
+__attribute__((used)) static int abi_types(const struct abi_types *types)
 {
-	return enums->reason;
+	return types->reason;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -155,6 +155,20 @@ export interface Native {
   /** Calls back for each record on the event loop; the returned function stops it. Does not keep the process alive. */
   ringBuffer(mapFd: number, onRecord: (record: Uint8Array) => void): () => void;
 
+  /**
+   * Runs an iterator over a map's elements ("iter/bpf_map_elem", "iter/bpf_sk_storage_map") to its end, on a thread.
+   * @returns all that it wrote.
+   */
+  iterate(programFd: number, mapFd: number): Promise<Uint8Array>;
+  /**
+   * Ends UDP sockets (SOCK_DESTROY), on a thread: the next call on each fails with ECONNABORTED. One that is gone, or has
+   * another peer by now, is left.
+   * @param ids 52 bytes for each: AF_INET or AF_INET6 as u32, then struct inet_diag_sockid.
+   * @param namespace file of their network namespace, "/run/netns/web", "/proc/7/ns/net"; entering one needs CAP_SYS_ADMIN. Default: the process's own.
+   * @returns how many were ended.
+   */
+  destroyUdp(ids: Uint8Array, namespace?: string): Promise<number>;
+
   /** Of the calling process's network namespace. */
   interfaces(): Interface[];
   /** Like `ip link delete`. Throws ENODEV when there is no such device. */

@@ -10,6 +10,7 @@
 #ifndef MAGLANE_NATIVE_H
 #define MAGLANE_NATIVE_H
 
+#include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/types.h>
 #include <bpf/bpf.h>
@@ -89,6 +90,16 @@ void check_kind(struct call *c, int fd, enum fd_kind kind);
 /* thread.c: a thread that no signal of the process reaches. Returns 0, or an errno. */
 int start_thread(pthread_t *thread, void *(*run)(void *data), void *data);
 
+/* diag.c */
+struct socket_id {
+	__u32 family; /* AF_INET or AF_INET6 */
+	struct inet_diag_sockid id;
+};
+/* Returns a NETLINK_SOCK_DIAG socket in a network namespace, given by its file ("": the process's own); or a negative errno. */
+int diag_open(const char *namespace);
+/* 1: its owner hears ECONNABORTED; 0: it is not there any more, or the kernel cannot do it. Or a negative errno. */
+int diag_destroy_udp(int sock, const struct socket_id *id);
+
 /* map.c */
 bool map_info(struct call *c, int fd, struct bpf_map_info *info);
 /* Bytes of one value as the system calls carry it: per-CPU maps hold one for each possible CPU. */
@@ -150,9 +161,10 @@ const char *device_name(uint32_t ifindex, char text[32]);
 /* Each file's functions, for module.c to export. */
 extern const struct function fd_functions[], map_functions[], batch_functions[], link_functions[], tc_functions[],
 	program_functions[], object_functions[], change_methods[], ring_functions[], net_functions[], memory_functions[],
-	interface_functions[], nft_functions[];
+	interface_functions[], nft_functions[], socket_functions[];
 extern const size_t fd_function_count, map_function_count, batch_function_count, link_function_count,
 	tc_function_count, program_function_count, object_function_count, change_method_count,
-	ring_function_count, net_function_count, memory_function_count, interface_function_count, nft_function_count;
+	ring_function_count, net_function_count, memory_function_count, interface_function_count, nft_function_count,
+	socket_function_count;
 
 #endif

@@ -17,5 +17,6 @@ NAPI_MODULE_INIT()
 	define(env, exports, memory_functions, memory_function_count);
 	define(env, exports, interface_functions, interface_function_count);
 	define(env, exports, nft_functions, nft_function_count);
+	define(env, exports, socket_functions, socket_function_count);
 	return exports;
 }

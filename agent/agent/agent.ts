@@ -2,8 +2,9 @@
 import native from '../../native/index.js';
 import type { AgentOptions } from '../config/options.ts';
 import { version } from '../cli/version.ts';
+import type { Cutter } from '../dataplane/cut.ts';
 import { Dataplane } from '../dataplane/dataplane.ts';
-import { findCgroup, preflight } from '../dataplane/preflight.ts';
+import { findCgroup, limitations, preflight } from '../dataplane/preflight.ts';
 import type { Address } from '../model/address.ts';
 import { Model } from '../model/model.ts';
 import type { Node } from '../model/objects.ts';
@@ -36,6 +37,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const cgroup = options.cgroup === '' ? findCgroup() : options.cgroup;
   const obstacles = preflight({ bpffs: options.bpffs, cgroup: cgroup ?? '' });
   if (obstacles.length > 0) throw new Error(obstacles.join('; '));
+  for (const limitation of limitations()) log.warn(limitation);
   const metrics = new Metrics();
   const source = await createSource(options, log, metrics);
   const dataplane = Dataplane.open(
@@ -57,6 +59,7 @@ class Agent {
   readonly #dataplane: Dataplane;
   readonly #model: Model;
   readonly #controller: Controller;
+  readonly #cutter: Cutter;
   readonly #metrics: Metrics;
   readonly #health: Health = { synced: 0, failingSince: 0 };
   #node: Node | undefined;
@@ -72,6 +75,7 @@ class Agent {
     this.#model = new Model(this.#facts([]));
     const observed = agentMetrics(this.#metrics, this.#model, dataplane, () => this.#controller.usage);
     this.#problems = new Problems(log, metrics);
+    this.#cutter = dataplane.cutter(log, (sockets) => observed.cuts.add({}, sockets));
     this.#controller = new Controller({
       model: this.#model,
       maps: dataplane,
@@ -80,6 +84,7 @@ class Agent {
       onNode: (name, node) => {
         if (name === options.nodeName) this.#node = node;
       },
+      onWrites: (writes) => this.#cutter.after(writes),
       onSync: (seconds) => {
         observed.syncs.observe(seconds);
         this.#health.synced = Date.now();
@@ -111,6 +116,7 @@ class Agent {
     } finally {
       stop.abort();
       this.#controller.stop();
+      await this.#cutter.stop();
     }
   }
 
@@ -127,6 +133,7 @@ class Agent {
     await Promise.race([this.#controller.firstSync, aborted]);
     if (signal.aborted) return;
     this.#follower().start(signal);
+    this.#cutter.soon();
     const { services, slices, endpoints } = this.#model.counts;
     // Most of what was read to start is not needed again, and counts as ours while it is resident.
     native.releaseCode();

@@ -32,6 +32,8 @@ export interface ControllerOptions {
   readonly log: Log;
   /** Called for each change of a Node object, this node's or (manifests) another's. */
   readonly onNode: (name: string, node: Node | undefined) => void;
+  /** Called with what was written, also when not all of it could be. */
+  readonly onWrites: (writes: readonly Write[]) => void;
   /** Called after each complete write, with its duration in seconds. */
   readonly onSync: (seconds: number) => void;
   readonly onFailure: () => void;
@@ -153,7 +155,11 @@ export class Controller implements SourceSink {
 
   #carryOut(plan: Plan): void {
     for (const [key, problem] of plan.problems) this.#options.problems.set('plan', key, problem === undefined ? [] : [problem]);
-    this.#options.maps.execute(plan.writes);
+    try {
+      this.#options.maps.execute(plan.writes);
+    } finally {
+      this.#options.onWrites(plan.writes);
+    }
     if (plan.retired !== undefined) this.#reclaimLater(plan.retired);
   }
 

@@ -11,7 +11,12 @@ const SYNC_BOUNDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 const WRITTEN_BY_PROGRAMS = ['flows', 'affinity', 'udp_peers'];
 
 /** Registers everything and returns what the controller feeds. @param usage of the maps that the agent writes. */
-export function agentMetrics(metrics: Metrics, model: Model, dataplane: Dataplane, usage: () => Usage | undefined): { syncs: Histogram; failures: Counter } {
+export function agentMetrics(
+  metrics: Metrics,
+  model: Model,
+  dataplane: Dataplane,
+  usage: () => Usage | undefined,
+): { syncs: Histogram; failures: Counter; cuts: Counter } {
   metrics.gauge('maglane_objects', 'Objects known, by kind.', () => {
     const { services, slices, endpoints } = model.counts;
     return [
@@ -31,6 +36,7 @@ export function agentMetrics(metrics: Metrics, model: Model, dataplane: Dataplan
   return {
     syncs: metrics.histogram('maglane_sync_duration_seconds', 'Time from planning to all maps written.', SYNC_BOUNDS),
     failures: metrics.counter('maglane_sync_failures_total', 'Writes of the maps that failed and were planned anew.'),
+    cuts: metrics.counter('maglane_sockets_cut_total', 'Connected UDP sockets that were ended because their backend serves no more.'),
   };
 }
 

@@ -12,6 +12,7 @@ import type { Adopted, MapSizes } from './adopt.ts';
 import { loadWithPins, setSizes } from './adopt.ts';
 import type { Attached, Logger } from './attach.ts';
 import { Attachments } from './attach.ts';
+import { Cutter } from './cut.ts';
 import type { WantedDevice, XdpMode } from './devices.ts';
 import { ABI_VERSION, agentInfoCodec, CONFIG_OFFSET, configCodec } from './generated/abi.ts';
 import { lockFolder } from './lock.ts';
@@ -117,6 +118,11 @@ export class Dataplane {
   synced(at: number): void {
     const memory = this.#adopted.maps.memory('agent');
     new DataView(memory.buffer).setBigUint64(agentInfoCodec.offsets.synced, BigInt(at), true);
+  }
+
+  /** Cuts connected UDP sockets loose from backends that are gone; to be stopped before this dataplane is closed. */
+  cutter(log: Logger, onCut: (sockets: number) => void): Cutter {
+    return new Cutter({ maps: this.#adopted.maps, iterator: this.#object.programFd('mg_udp_dialled'), cgroup: this.#options.cgroup, log, onCut });
   }
 
   /** The same reading as the commands'; ends with this dataplane, not to be closed. */

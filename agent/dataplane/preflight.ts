@@ -70,6 +70,15 @@ export function obstacles(facts: HostFacts): string[] {
   return found;
 }
 
+/**
+ * What this host, or how the agent was started on it, takes away without keeping it from its work.
+ * @returns one line each: what is wrong, what is lost, and what would be right.
+ */
+export function limitations(status: string = readFileSync('/proc/self/status', 'utf8')): string[] {
+  if (((effectiveCapabilities(status) >> CAP_SYS_ADMIN) & 1n) === 1n) return [];
+  return ["missing privilege: CAP_SYS_ADMIN, to enter pods' network namespaces: connected UDP sockets of pods stay with backends that are gone"];
+}
+
 /** The first cgroup2 mount; undefined when there is none. */
 export function findCgroup(mounts: string = readFileSync('/proc/self/mounts', 'utf8')): string | undefined {
   const mount = mounts

@@ -18,6 +18,8 @@ export interface ServiceInit {
   readonly endpoints?: readonly string[];
   readonly tcp?: number;
   readonly udp?: number;
+  /** Where the endpoints serve UDP. @default UDP */
+  readonly udpTarget?: number;
   readonly nodePort?: number;
   /** More of `spec`. */
   readonly spec?: Readonly<Record<string, unknown>>;
@@ -28,10 +30,10 @@ export interface ServiceInit {
 
 /** A Service and its EndpointSlices, as a cluster's API would show them. */
 export function service(name: string, init: ServiceInit): object[] {
-  const { ips, endpoints = [], tcp, udp, nodePort, spec, ingress = [], algorithm } = init;
+  const { ips, endpoints = [], tcp, udp, udpTarget = UDP, nodePort, spec, ingress = [], algorithm } = init;
   const offered = [
     { protocol: 'TCP', port: tcp, target: TCP },
-    { protocol: 'UDP', port: udp, target: UDP },
+    { protocol: 'UDP', port: udp, target: udpTarget },
   ].filter(({ port }) => port !== undefined);
   const ports = offered.map(({ protocol, port }) => ({ name: protocol.toLowerCase(), protocol, port, ...(nodePort === undefined ? {} : { nodePort }) }));
   const type = nodePort === undefined ? 'ClusterIP' : ingress.length > 0 ? 'LoadBalancer' : 'NodePort';
@@ -145,6 +147,11 @@ export class Cluster implements AsyncDisposable {
     const agent = await node.startAgent({ manifests: this.manifests.folder, args: this.#args, env });
     this.#agents.set(node, agent);
     return agent;
+  }
+
+  /** Stops the agent of a node; what is pinned stays. */
+  async stopAgent(node: LabNode): Promise<void> {
+    await this.#agents.get(node)?.stop();
   }
 
   /** Puts a Service into the folder; resolves when the kernel has it on every node with an agent. */

@@ -123,6 +123,11 @@ const functions: Partial<Record<keyof Native, Slot[]>> = {
   watchInterfaces: [{ right: () => () => {}, wrong: () => [undefined, null, {}, 'function'] }],
   deleteInterface: [device],
   lock: [text(() => `${folder}/none`)],
+  iterate: [programOf('xdp_mark'), mapOf('table')],
+  destroyUdp: [
+    { right: () => new Uint8Array(52), wrong: () => [new Uint8Array(51), new Uint16Array(52), 'ids', null, undefined] },
+    { right: () => undefined, wrong: () => noText.filter((wrong) => wrong !== undefined) },
+  ],
 };
 
 describe('a wrong argument throws a TypeError or a RangeError', () => {
@@ -177,6 +182,7 @@ describe('a closed descriptor', () => {
       () => native.linkUpdate(fd, fd),
       () => native.testRun(fd, { data: new Uint8Array(64) }),
       () => native.ringBuffer(fd, () => {}),
+      () => native.iterate(fd, fd),
       () => native.linkXdp(fd, 4242, 'native'),
       () => native.linkTcx(fd, 4242, 'ingress'),
       () => native.linkCgroup(fd, folder, 'connect4'),

@@ -46,6 +46,7 @@ function rig(retryMs: [number, number] = [1, 4]) {
     problems: new Problems(logger, metrics),
     log: logger,
     onNode: () => undefined,
+    onWrites: () => undefined,
     onSync: () => undefined,
     onFailure: () => undefined,
     graceMs: 1,

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { HostFacts } from '../../agent/dataplane/preflight.ts';
-import { findCgroup, obstacles } from '../../agent/dataplane/preflight.ts';
+import { findCgroup, limitations, obstacles } from '../../agent/dataplane/preflight.ts';
 
 const bit = (...bits: number[]): bigint => bits.reduce((all, one) => all | (1n << BigInt(one)), 0n);
 const fine: HostFacts = {
@@ -35,4 +35,9 @@ test.each<[Partial<HostFacts>, string]>([
 test('the cgroup2 mount is found, blanks in its path included', () => {
   expect(findCgroup('cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup\\040two cgroup2 rw 0 0\n')).toBe('/sys/fs/cgroup two');
   expect(findCgroup('tmpfs / tmpfs rw 0 0\n')).toBeUndefined();
+});
+
+test('what the agent goes without is said, with what is lost', () => {
+  expect(limitations('CapEff:\t000001ffffffffff\n')).toEqual([]);
+  expect(limitations('CapEff:\t000000c000001000\n')).toEqual([expect.stringMatching(/CAP_SYS_ADMIN.*connected UDP sockets/)]);
 });

@@ -43,6 +43,17 @@ export interface Held {
   release(): Promise<void>;
 }
 
+/** A UDP socket that stays connected. */
+export interface HeldUdp {
+  /** Sends a datagram: who answers, or the errno of the call that failed. */
+  ask(timeoutMs?: number): Promise<Answer>;
+  /** The errno that reaches the socket unasked; "" when none does in time. */
+  error(timeoutMs?: number): Promise<string>;
+  /** connect()s the same socket again: "", or the errno. */
+  connect(host: string, port: number): Promise<string>;
+  release(): Promise<void>;
+}
+
 /** Steady new connections. */
 export interface Traffic {
   /** What it has met until now. */
@@ -116,6 +127,17 @@ export class Host {
       echo: (timeoutMs = 5_000) => this.#ask({ op: 'echo', held, timeoutMs }),
       bulk: (bytes, timeoutMs = 60_000) => this.#ask({ op: 'bulk', held, bytes, timeoutMs }),
       release: () => this.#ask({ op: 'release', held }),
+    };
+  }
+
+  /** Connects a UDP socket and keeps it. @throws when it is refused. */
+  async holdUdp(host: string, port: number): Promise<HeldUdp> {
+    const held = await this.#ask<number>({ op: 'udp.hold', target: { host, port } });
+    return {
+      ask: (timeoutMs = 2_000) => this.#ask({ op: 'udp.ask', held, timeoutMs }),
+      error: (timeoutMs = 10_000) => this.#ask({ op: 'udp.error', held, timeoutMs }),
+      connect: (to, toPort) => this.#ask({ op: 'udp.connect', held, target: { host: to, port: toPort } }),
+      release: () => this.#ask({ op: 'udp.release', held }),
     };
   }
 

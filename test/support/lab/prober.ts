@@ -4,11 +4,12 @@
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
-import type { RemoteInfo } from 'node:dgram';
 import { connect, createServer } from 'node:net';
 import type { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
+import { endpoint } from './protocol.ts';
 import type { Answer, Request, Target, Tally } from './protocol.ts';
+import { handleUdp, sendAll } from './prober-udp.ts';
 
 const held = new Map<number, Socket>();
 const traffics = new Map<number, { readonly timer: NodeJS.Timeout; readonly tally: MutableTally; open: number }>();
@@ -55,6 +56,12 @@ async function handle(request: Request): Promise<unknown> {
       return echo(heldSocket(request.held), request.timeoutMs);
     case 'bulk':
       return bulk(heldSocket(request.held), request.bytes, request.timeoutMs);
+    case 'udp.hold':
+    case 'udp.ask':
+    case 'udp.error':
+    case 'udp.connect':
+    case 'udp.release':
+      return handleUdp(request);
     case 'release':
       heldSocket(request.held).destroy();
       held.delete(request.held);
@@ -97,11 +104,6 @@ function serveUdp(name: string, port: number, address = '::'): Promise<void> {
     socket.once('error', reject);
     socket.bind(port, address, resolve);
   });
-}
-
-function endpoint(address = '', port = 0): string {
-  const plain = address.replace(/^::ffff:/, '');
-  return plain.includes(':') ? `[${plain}]:${port}` : `${plain}:${port}`;
 }
 
 /* ---- TCP clients ---- */
@@ -240,52 +242,4 @@ async function readTally(handle: number, stop: boolean): Promise<Tally> {
     traffics.delete(handle);
   }
   return traffic.tally;
-}
-
-/* ---- UDP clients ---- */
-
-async function sendAll({ target, count, connected, oneSocket, timeoutMs }: Extract<Request, { op: 'send' }>): Promise<Answer[]> {
-  const answers: Answer[] = [];
-  let socket = oneSocket ? await udpSocket(target, connected) : undefined;
-  for (let i = 0; i < count; i++) {
-    const own = socket ?? (await udpSocket(target, connected));
-    answers.push(own instanceof Error ? failure(own) : await exchange(own, target, connected, timeoutMs));
-    if (!oneSocket && !(own instanceof Error)) own.close();
-  }
-  if (socket !== undefined && !(socket instanceof Error)) socket.close();
-  socket = undefined;
-  return answers;
-}
-
-type UdpSocket = ReturnType<typeof createSocket>;
-
-const failure = (error: NodeJS.ErrnoException): Answer => ({ server: '', from: '', error: error.code ?? error.message });
-
-async function udpSocket(target: Target, connected: boolean): Promise<UdpSocket | Error> {
-  const socket = createSocket(target.host.includes(':') ? 'udp6' : 'udp4');
-  if (!connected) return socket;
-  return new Promise((resolve) => {
-    socket.connect(target.port, target.host, ((error?: Error) => resolve(error ?? socket)) as () => void);
-  });
-}
-
-function exchange(socket: UdpSocket, target: Target, connected: boolean, timeoutMs: number): Promise<Answer> {
-  return new Promise((resolve) => {
-    const finish = (answer: Answer): void => {
-      clearTimeout(timer);
-      socket.removeAllListeners('message');
-      socket.removeAllListeners('error');
-      resolve(answer);
-    };
-    const timer = setTimeout(() => finish({ server: '', from: '', error: 'ETIMEDOUT' }), timeoutMs);
-    socket.on('message', (data: Buffer, peer: RemoteInfo) =>
-      finish({ ...(JSON.parse(data.toString()) as Answer), replyFrom: endpoint(peer.address, peer.port) }),
-    );
-    socket.on('error', (error) => finish(failure(error)));
-    const sent = (error: Error | null): void => {
-      if (error !== null) finish(failure(error));
-    };
-    if (connected) socket.send('who', sent);
-    else socket.send('who', target.port, target.host, sent);
-  });
 }

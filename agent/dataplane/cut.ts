@@ -1,0 +1,208 @@
+/**
+ * Cuts connected UDP sockets loose: those that came through the hooks to a backend which their VIP does not lead to any
+ * more. Nothing else would ever tell such a socket: its datagrams go where connect() decided. Its owner hears ECONNABORTED
+ * and connects again. What dialled a pod directly has no entry in `sock_peers`, and is never touched; TCP neither.
+ */
+import native from '../../native/index.js';
+import type { BpfError } from '../../native/index.d.ts';
+import type { Address } from '../model/address.ts';
+import type { Write } from '../plan/held.ts';
+import type { Logger } from './attach.ts';
+import { BackendFlag, backendCodec, frontendCodec, frontendKeyCodec, serviceCodec, sockIdCodec, sockPeerCodec, udpDialledCodec } from './generated/abi.ts';
+import type { Maps } from './maps.ts';
+import { wordsOf } from './maps.ts';
+import { findNamespaces } from './namespaces.ts';
+import { fromService, toFrontendKey } from './records.ts';
+
+/** Passes at a time: the kernel's listing moves while it is read, so that one which cut something is followed by another. */
+const PASSES = 5;
+/** What changes together is cut together. */
+const WAIT_MS = 20;
+/** Of the time, at most one part in so many goes into cutting. */
+const SHARE = 10;
+
+const PEER = sockPeerCodec.offsets;
+const ADDRESS_BYTES = 16;
+
+export interface CutterOptions {
+  readonly maps: Maps;
+  /** The iterator mg_udp_dialled. */
+  readonly iterator: number;
+  /** The folder that the socket hooks are attached to. */
+  readonly cgroup: string;
+  readonly log: Logger;
+  /** Told how many sockets were cut, whenever some were. */
+  readonly onCut: (sockets: number) => void;
+}
+
+export class Cutter {
+  readonly #options: CutterOptions;
+  readonly #maps: Maps;
+  readonly #told = new Set<string>();
+  #timer: NodeJS.Timeout | undefined;
+  #running: Promise<void> | undefined;
+  /** Something changed while a pass was under way. */
+  #again = false;
+  #stopped = false;
+
+  constructor(options: CutterOptions) {
+    this.#options = options;
+    this.#maps = options.maps;
+  }
+
+  /** Cuts soon, if these writes can have left a connected UDP socket without its backend. */
+  after(writes: readonly Write[]): void {
+    const known = new Map<number, boolean>();
+    const isUdp = (service: number): boolean => {
+      const is = known.get(service) ?? this.#isUdp(service);
+      known.set(service, is);
+      return is;
+    };
+    const loosens = (write: Write): boolean => {
+      if (write.op === 'frontend.delete') return write.protocol === 'UDP';
+      // It may have been another Service's.
+      if (write.op === 'frontend.put') return write.frontend.protocol === 'UDP';
+      return write.op === 'backend.flags' && !write.backend.serving && isUdp(write.backend.service);
+    };
+    if (writes.some(loosens)) this.soon();
+  }
+
+  /** Cuts soon whatever has lost its backend; also what was missed while no agent ran. */
+  soon(): void {
+    if (this.#stopped || this.#timer !== undefined) return;
+    if (this.#running === undefined) this.#schedule(WAIT_MS);
+    else this.#again = true;
+  }
+
+  /** Resolves when nothing is under way any more; the maps must stay open until then. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#running;
+  }
+
+  #schedule(wait: number): void {
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      const started = performance.now();
+      this.#running = this.#cut()
+        .catch((error: unknown) => void this.#tell(error))
+        .finally(() => {
+          this.#running = undefined;
+          if (this.#again && !this.#stopped) this.#schedule(WAIT_MS + (SHARE - 1) * (performance.now() - started));
+          this.#again = false;
+        });
+    }, wait);
+    this.#timer.unref();
+  }
+
+  async #cut(): Promise<void> {
+    for (let pass = 0; pass < PASSES && !this.#stopped; pass++) {
+      const dialled = await native.iterate(this.#options.iterator, this.#maps.fd('sock_peers'));
+      if (this.#stopped) return;
+      const loose = this.#looseOf(dialled);
+      const cut = loose.length === 0 ? 0 : await this.#end(loose);
+      if (cut === 0) return;
+      this.#options.onCut(cut);
+    }
+  }
+
+  /** Ends sockets, one namespace after the other. @returns how many there were. */
+  async #end(records: readonly Uint8Array[]): Promise<number> {
+    const { netns, id } = udpDialledCodec.offsets;
+    const byNamespace = Map.groupBy(records, (record) => viewOf(record).getUint32(netns, true));
+    const namespaces = await findNamespaces(this.#options.cgroup);
+    let ended = 0;
+    for (const [inode, inside] of byNamespace) {
+      if (!namespaces.has(inode)) {
+        this.#tell(new Error('their network namespace is not in sight: /run/netns of the host, or hostPID with CAP_SYS_PTRACE, would show it'));
+        continue;
+      }
+      const ids = Buffer.concat(inside.map((record) => record.subarray(id, id + sockIdCodec.size)));
+      ended += await native.destroyUdp(ids, namespaces.get(inode)).catch((error: BpfError) => this.#tell(error));
+    }
+    return ended;
+  }
+
+  /**
+   * Those of the iterator's records whose VIP leads to a service without such a serving backend, or to none. By address, not
+   * by id: an endpoint that came back under another id, or whose Service was made anew, is the same for its socket.
+   */
+  #looseOf(dialled: Uint8Array): Uint8Array[] {
+    const suspects: { readonly record: Uint8Array; readonly service: number }[] = [];
+    for (let at = 0; at < dialled.length; at += udpDialledCodec.size) {
+      const record = dialled.subarray(at, at + udpDialledCodec.size);
+      const peer = record.subarray(udpDialledCodec.offsets.peer);
+      const service = this.#serviceOf(peer);
+      if (service !== viewOf(peer).getUint32(PEER.service, true) || !this.#serves(peer)) suspects.push({ record, service });
+    }
+    if (suspects.length === 0) return [];
+    const serving = this.#servingOf(new Set(suspects.map(({ service }) => service)));
+    const isLost = ({ record, service }: (typeof suspects)[number]): boolean => {
+      const { addr, port } = udpDialledCodec.read(record).peer;
+      return !serving.has(`${service} ${addr} ${port}`);
+    };
+    return suspects.filter(isLost).map(({ record }) => record);
+  }
+
+  /** The service that the VIP of a struct sock_peer leads to now; 0: none. Bytes, as there may be thousands of sockets. */
+  #serviceOf(peer: Uint8Array): number {
+    const value = new Uint8Array(frontendCodec.size);
+    const { addr, port } = frontendKeyCodec.offsets;
+    const key = UDP_KEY.slice();
+    key.set(peer.subarray(PEER.vip, PEER.vip + ADDRESS_BYTES), addr);
+    key.set(peer.subarray(PEER.vipPort, PEER.vipPort + 2), port);
+    return native.mapLookup(this.#maps.fd('frontends'), key, value) ? viewOf(value).getUint32(frontendCodec.offsets.service, true) : 0;
+  }
+
+  /** Whether the slot of the backend in a struct sock_peer is still what it was, and serves. */
+  #serves(peer: Uint8Array): boolean {
+    const { addr, port, service, flags } = backendCodec.offsets;
+    const at = viewOf(peer).getUint32(PEER.backend, true) * backendCodec.size;
+    const slot = this.#maps.memory('backends').subarray(at, at + backendCodec.size);
+    const isEqual = (there: number, here: number, length: number): boolean =>
+      Buffer.compare(slot.subarray(there, there + length), peer.subarray(here, here + length)) === 0;
+    return (
+      ((slot[flags] ?? 0) & BackendFlag.SERVING) !== 0 &&
+      isEqual(addr, PEER.addr, ADDRESS_BYTES) &&
+      isEqual(port, PEER.port, 2) &&
+      isEqual(service, PEER.service, 4)
+    );
+  }
+
+  /** All serving backends of these services, as "service address port". */
+  #servingOf(services: ReadonlySet<number>): Set<string> {
+    const serving = new Set<string>();
+    const bytes = this.#maps.memory('backends');
+    const words = wordsOf(bytes);
+    const [stride, at] = [backendCodec.size / 4, backendCodec.offsets.service / 4];
+    for (let id = 1; (id + 1) * stride <= words.length; id++) {
+      const service = words[id * stride + at] ?? 0;
+      if (service === 0 || !services.has(service)) continue;
+      const { addr, port, flags } = backendCodec.read(bytes, id * backendCodec.size);
+      if ((flags & BackendFlag.SERVING) !== 0) serving.add(`${service} ${addr} ${port}`);
+    }
+    return serving;
+  }
+
+  #isUdp(service: number): boolean {
+    const [key, record] = [new Uint8Array(Uint32Array.of(service).buffer), new Uint8Array(serviceCodec.size)];
+    return native.mapLookup(this.#maps.fd('services'), key, record) && fromService(service, serviceCodec.read(record)).protocol === 'UDP';
+  }
+
+  /** Each kind of failure once; a namespace that went away meanwhile is none. @returns 0: nothing was cut. */
+  #tell(error: unknown): 0 {
+    const { code, message } = error as BpfError;
+    const kind = code ?? message;
+    if (kind === 'ENOENT' || kind === 'ESRCH' || this.#told.has(kind)) return 0;
+    this.#told.add(kind);
+    this.#options.log.warn('connected UDP sockets stay with backends that are gone', { error: message });
+    return 0;
+  }
+}
+
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
+/** The key of a UDP frontend, its address and port to be filled in. */
+const UDP_KEY = new Uint8Array(frontendKeyCodec.size);
+frontendKeyCodec.write(toFrontendKey({ address: '::' as Address, port: 0, protocol: 'UDP' }), UDP_KEY);

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading out sockets and ending them, as promises: the work is done on a thread of the pool. */
+#define _GNU_SOURCE
+#include "maglane.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHUNK 65536 /* what the kernel gives at a time is at most 32 KiB */
+
+struct job {
+	const char *op;
+	char subject[PATH_ROOM]; /* what a failure is about; destroyUdp: the namespace, "" the process's own */
+	int program_fd, map_fd;	 /* iterate: duplicates; otherwise -1 */
+	uint8_t *data;		 /* iterate: what came; destroyUdp: the ids */
+	size_t length;
+	uint32_t destroyed;
+	int error; /* negative errno */
+	void (*run)(struct job *job);
+	napi_deferred deferred;
+	napi_async_work work;
+};
+
+static struct job *job_begin(struct call *c, void (*run)(struct job *job))
+{
+	struct job *job = c->failed ? NULL : calloc(1, sizeof(*job));
+
+	if (!job) {
+		fail(c, ENOMEM, "");
+		return NULL;
+	}
+	job->op = c->op;
+	job->program_fd = job->map_fd = -1;
+	job->run = run;
+	return job;
+}
+
+static void job_free(struct job *job)
+{
+	if (!job)
+		return;
+	if (job->program_fd >= 0)
+		close(job->program_fd);
+	if (job->map_fd >= 0)
+		close(job->map_fd);
+	free(job->data);
+	free(job);
+}
+
+/* On a thread of the pool. */
+static void job_run(napi_env env, void *data)
+{
+	struct job *job = data;
+
+	(void)env;
+	job->run(job);
+}
+
+static napi_value give_result(struct call *c, const struct job *job)
+{
+	napi_value result;
+	void *data;
+
+	if (job->program_fd < 0)
+		return give_number(c->env, job->destroyed);
+	result = give_bytes(c, job->length, &data);
+	if (result && job->length > 0)
+		memcpy(data, job->data, job->length);
+	return result;
+}
+
+/* On the event loop again. */
+static void job_done(napi_env env, napi_status status, void *data)
+{
+	struct job *job = data;
+	struct call c = { .env = env, .op = job->op };
+	napi_value result = NULL;
+
+	if (status == napi_cancelled)
+		job->error = -ECANCELED;
+	if (job->error)
+		fail(&c, job->error, job->subject);
+	else
+		result = give_result(&c, job);
+	if (c.failed && napi_get_and_clear_last_exception(env, &result) == napi_ok)
+		napi_reject_deferred(env, job->deferred, result);
+	else
+		napi_resolve_deferred(env, job->deferred, result);
+	napi_delete_async_work(env, job->work);
+	job_free(job);
+}
+
+/* Takes the job over, also when the call has failed. */
+static napi_value job_start(struct call *c, struct job *job)
+{
+	napi_value promise = NULL;
+
+	if (!c->failed && napi_create_async_work(c->env, NULL, give_text(c->env, job->op), job_run, job_done, job,
+						 &job->work) == napi_ok) {
+		if (napi_create_promise(c->env, &job->deferred, &promise) == napi_ok &&
+		    napi_queue_async_work(c->env, job->work) == napi_ok)
+			return promise;
+		napi_delete_async_work(c->env, job->work);
+	}
+	fail(c, ENOMEM, "");
+	job_free(job);
+	return NULL;
+}
+
+/* ---- iterate ---- */
+
+/* 0, or a negative errno. */
+static int read_all(struct job *job, int iterator)
+{
+	size_t room = 0;
+
+	for (;;) {
+		ssize_t got;
+
+		if (room - job->length < CHUNK) {
+			uint8_t *data = realloc(job->data, room = 2 * room + CHUNK);
+
+			if (!data)
+				return -ENOMEM;
+			job->data = data;
+		}
+		got = read(iterator, job->data + job->length, room - job->length);
+		if (got == 0)
+			return 0;
+		if (got > 0)
+			job->length += got;
+		else if (errno != EAGAIN && errno != EINTR) /* EAGAIN: a million elements without a word; go on */
+			return -errno;
+	}
+}
+
+static void run_iterate(struct job *job)
+{
+	union bpf_iter_link_info over = { .map = { .map_fd = job->map_fd } };
+	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = &over, .iter_info_len = sizeof(over));
+	int link = bpf_link_create(job->program_fd, 0, BPF_TRACE_ITER, &opts);
+	int iterator = link < 0 ? link : bpf_iter_create(link);
+
+	job->error = iterator < 0 ? iterator : read_all(job, iterator);
+	if (iterator >= 0)
+		close(iterator);
+	if (link >= 0)
+		close(link);
+}
+
+static napi_value iterate(napi_env env, napi_callback_info info)
+{
+	struct call c = call_begin(env, info, "iterate");
+	int program_fd = arg_fd(&c, 0), map_fd = arg_fd(&c, 1);
+	struct bpf_map_info map;
+	struct job *job;
+
+	check_kind(&c, program_fd, FD_PROGRAM);
+	check_kind(&c, map_fd, FD_MAP);
+	if (!map_info(&c, map_fd, &map))
+		return NULL;
+	job = job_begin(&c, run_iterate);
+	if (!job)
+		return NULL;
+	strcpy(job->subject, map.name);
+	/* The caller may close its own meanwhile. */
+	job->program_fd = fcntl(program_fd, F_DUPFD_CLOEXEC, 0);
+	job->map_fd = fcntl(map_fd, F_DUPFD_CLOEXEC, 0);
+	if (job->program_fd < 0 || job->map_fd < 0)
+		fail(&c, errno, map.name);
+	return job_start(&c, job);
+}
+
+/* ---- destroyUdp ---- */
+
+static void run_destroy(struct job *job)
+{
+	const struct socket_id *ids = (const void *)job->data;
+	int sock = diag_open(job->subject), result = 0;
+
+	for (size_t i = 0; sock >= 0 && result >= 0 && i < job->length / sizeof(*ids); i++) {
+		result = diag_destroy_udp(sock, &ids[i]);
+		if (result > 0)
+			job->destroyed++;
+	}
+	job->error = sock < 0 ? sock : result < 0 ? result : 0;
+	if (sock >= 0)
+		close(sock);
+}
+
+static napi_value destroy_udp(napi_env env, napi_callback_info info)
+{
+	struct call c = call_begin(env, info, "destroy_udp");
+	struct bytes ids = arg_bytes(&c, 0, "ids");
+	struct job *job;
+
+	if (!c.failed && ids.length % sizeof(struct socket_id) != 0)
+		fail_range(&c, "ids must have a multiple of %zu bytes, not %zu", sizeof(struct socket_id), ids.length);
+	job = job_begin(&c, run_destroy);
+	if (!job)
+		return NULL;
+	if (!arg_absent(&c, 1))
+		arg_text(&c, 1, "namespace", job->subject, sizeof(job->subject));
+	if (!c.failed && ids.length > 0) {
+		job->data = malloc(ids.length);
+		if (job->data)
+			memcpy(job->data, ids.data, job->length = ids.length);
+		else
+			fail(&c, ENOMEM, "");
+	}
+	return job_start(&c, job);
+}
+
+const struct function socket_functions[] = { { "iterate", iterate }, { "destroyUdp", destroy_udp } };
+const size_t socket_function_count = ARRAY_SIZE(socket_functions);
