@@ -15,26 +15,6 @@ static __always_inline __u32 coarse_seconds(void)
 }
 
 /*
- * Whether a set still holds a backend that was in it once. A set is made of endpoints that
- * are ready or, when there are none, of terminating ones (never of both): so a terminating
- * backend is in it only when the set's first member is terminating too.
- */
-static __always_inline int in_set(const struct backend *backend, const struct service *svc,
-				  enum set_index set)
-{
-	const struct backend *first;
-
-	if (!(backend->flags & BACKEND_SERVING))
-		return 0;
-	if (set == SET_LOCAL && !(backend->flags & BACKEND_LOCAL))
-		return 0;
-	if (!(backend->flags & BACKEND_TERMINATING))
-		return 1;
-	first = get_backend(ring_at(get_set(svc, set)->base), backend->service);
-	return first && first->flags & BACKEND_TERMINATING;
-}
-
-/*
  * The backend id that this client used less than affinity_seconds ago and may use again; 0:
  * none. Using it starts the time again (kube-proxy: each new connection refreshes).
  */
@@ -51,7 +31,7 @@ static __always_inline __u32 affinity_get(const struct affinity_key *key, const 
 		return 0;
 	id = known->backend;
 	backend = get_backend(id, key->service);
-	if (!backend || !in_set(backend, svc, set))
+	if (!backend || !(backend->flags & (set == SET_LOCAL ? BACKEND_IN_LOCAL : BACKEND_IN_CLUSTER)))
 		return 0;
 	if (known->used != now)
 		known->used = now;

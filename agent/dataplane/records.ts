@@ -85,8 +85,14 @@ export function fromService(id: number, service: Service): HeldService {
   };
 }
 
-export function backendFlags({ serving, local, terminating }: HeldBackend): number {
-  return (serving ? BackendFlag.SERVING : 0) | (local ? BackendFlag.LOCAL : 0) | (terminating ? BackendFlag.TERMINATING : 0);
+export function backendFlags({ serving, local, terminating, inCluster, inLocal }: HeldBackend): number {
+  return [
+    serving ? BackendFlag.SERVING : 0,
+    local ? BackendFlag.LOCAL : 0,
+    terminating ? BackendFlag.TERMINATING : 0,
+    inCluster ? BackendFlag.IN_CLUSTER : 0,
+    inLocal ? BackendFlag.IN_LOCAL : 0,
+  ].reduce((all, flag) => all | flag, 0);
 }
 
 /** A slot that nobody has chosen yet. */
@@ -103,5 +109,7 @@ export function fromBackend(id: number, { addr, port, flags, service }: Backend)
     serving: (flags & BackendFlag.SERVING) !== 0,
     local: (flags & BackendFlag.LOCAL) !== 0,
     terminating: (flags & BackendFlag.TERMINATING) !== 0,
+    inCluster: (flags & BackendFlag.IN_CLUSTER) !== 0,
+    inLocal: (flags & BackendFlag.IN_LOCAL) !== 0,
   };
 }

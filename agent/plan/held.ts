@@ -20,6 +20,10 @@ export interface HeldBackend {
   readonly serving: boolean;
   readonly local: boolean;
   readonly terminating: boolean;
+  /** A member of the Cluster set. */
+  readonly inCluster: boolean;
+  /** A member of the Local set. */
+  readonly inLocal: boolean;
 }
 
 export interface HeldService {

@@ -14,7 +14,7 @@ import { Draft } from './draft.ts';
 import type { Capacity, Held, HeldBackend, HeldFrontend, HeldService, SetRegion } from './held.ts';
 import { IdAllocator } from './ids.ts';
 import { buildTable } from './maglev.ts';
-import { endpointOf, frontendKey, isSameService, onlyHeld, recordOf, regionOf, SETS, tableOf } from './records.ts';
+import { endpointOf, frontendKey, isSameBackend, isSameService, onlyHeld, recordOf, regionOf, SETS, tableOf } from './records.ts';
 import type { SetName } from './records.ts';
 import { RingAllocator } from './ring.ts';
 
@@ -248,7 +248,11 @@ export class Planner {
 
   #write(desired: DesiredService, wanted: ReadonlyMap<string, Backend>, sets: Record<SetName, Placement>, known: Entry | undefined, draft: Draft): void {
     const entry = known ?? this.#addService(desired);
-    for (const [endpoint, backend] of wanted) this.#writeBackend(entry, endpoint, backend, draft);
+    const members = { cluster: new Set(desired.cluster.map(endpointOf)), local: new Set(desired.local.map(endpointOf)) };
+    for (const [endpoint, { address, port, local, terminating }] of wanted) {
+      const [inCluster, inLocal] = [members.cluster.has(endpoint), members.local.has(endpoint)];
+      this.#writeBackend(entry, endpoint, { service: entry.service.id, address, port, serving: true, local, terminating, inCluster, inLocal }, draft);
+    }
     for (const set of SETS) this.#writeSet(entry, set, sets[set], draft);
 
     const service: HeldService = { ...recordOf(desired), id: entry.service.id, cluster: sets.cluster.region, local: sets.local.region };
@@ -268,10 +272,10 @@ export class Planner {
     return entry;
   }
 
-  #writeBackend(entry: Entry, endpoint: string, { address, port, local, terminating }: Backend, draft: Draft): void {
+  #writeBackend(entry: Entry, endpoint: string, wanted: Omit<HeldBackend, 'id'>, draft: Draft): void {
     const held = entry.backends.get(endpoint);
-    if (held?.serving === true && held.local === local && held.terminating === terminating) return;
-    const backend: HeldBackend = { id: held?.id ?? this.#backendIds.take(), service: entry.service.id, address, port, serving: true, local, terminating };
+    const backend: HeldBackend = { ...wanted, id: held?.id ?? this.#backendIds.take() };
+    if (held !== undefined && isSameBackend(held, backend)) return;
     entry.backends.set(endpoint, backend);
     this.#retiring.delete(backend.id);
     if (held === undefined) draft.backendPuts.push(backend);
@@ -308,7 +312,7 @@ export class Planner {
   /** Marks a slot as not serving; it stays until it is reclaimed. */
   #retireBackend(entry: Entry, endpoint: string, backend: HeldBackend, draft: Draft): void {
     if (this.#retiring.has(backend.id)) return;
-    const marked: HeldBackend = { ...backend, serving: false };
+    const marked: HeldBackend = { ...backend, serving: false, inCluster: false, inLocal: false };
     entry.backends.set(endpoint, marked);
     this.#retiring.set(backend.id, { retired: draft.retired, entry, endpoint });
     draft.retired.backends.push(backend.id);

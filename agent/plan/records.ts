@@ -56,6 +56,11 @@ export function recordOf({
   return { key, namespace, name, portName, protocol, family, algorithm, affinitySeconds, internalLocal, externalLocal, hasAny };
 }
 
+/** Whether two records of one slot and endpoint are equal. */
+export function isSameBackend(a: HeldBackend, b: HeldBackend): boolean {
+  return a.serving === b.serving && a.local === b.local && a.terminating === b.terminating && a.inCluster === b.inCluster && a.inLocal === b.inLocal;
+}
+
 /** Whether two records of one key are equal; names, protocol and family are the key's. */
 export function isSameService(a: HeldService, b: HeldService): boolean {
   return (

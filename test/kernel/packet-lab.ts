@@ -164,7 +164,10 @@ export class PacketLab {
     native.mapUpdate(this.#fd('frontends'), encode(frontendKeyCodec, key), encode(frontendCodec, value));
   }
 
-  /** Writes a service; each of its sets, of at most 4 backends, has a place of its own in the first page of the ring. Maglev tables hold each member once. */
+  /**
+   * Writes a service; each of its sets, of at most 4 backends, has a place of its own in the first page of the ring. Maglev tables hold each member once.
+   * Members must have been written: they are marked as such.
+   */
   service(id: number, spec: ServiceSpec): void {
     const sets = [spec.cluster ?? [], spec.local ?? []].map((members, index) => {
       const base = (id % 64) * 16 + index * 8;
@@ -183,6 +186,15 @@ export class PacketLab {
       portName: '',
     };
     native.mapUpdate(this.#fd('services'), u32(id), encode(serviceCodec, value));
+    for (const member of spec.cluster ?? []) this.#addFlag(member, BackendFlag.IN_CLUSTER);
+    for (const member of spec.local ?? []) this.#addFlag(member, BackendFlag.IN_LOCAL);
+  }
+
+  #addFlag(backend: number, flag: number): void {
+    const bytes = new Uint8Array(backendCodec.size);
+    native.mapLookup(this.#fd('backends'), u32(backend), bytes);
+    const value = backendCodec.read(bytes);
+    native.mapUpdate(this.#fd('backends'), u32(backend), encode(backendCodec, { ...value, flags: value.flags | flag }));
   }
 
   #slot(index: number, backend: number): void {

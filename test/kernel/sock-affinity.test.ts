@@ -91,6 +91,13 @@ describe('affinity', () => {
     expect(seen).not.toContain(gone);
   });
 
+  it('leaves a backend that serves on, but is in the set no more', async () => {
+    const out = await dial();
+    backend(out, SERVING); // as a topology hint does that names another zone
+    lab.service(1, { affinity: 100, cluster: { base: 0, members: [1, 2, 3].filter((id) => id !== out) } });
+    expect(await dials(5)).not.toContain(out);
+  });
+
   it('leaves a terminating backend when others are ready, and keeps it when all terminate', async () => {
     const leaving = await dial();
     backend(leaving, SERVING | TERMINATING);

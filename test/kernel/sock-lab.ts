@@ -27,6 +27,8 @@ export const UDP = 17;
 export const SERVING = 1;
 export const LOCAL = 2;
 export const TERMINATING = 4;
+const IN_CLUSTER = 8;
+const IN_LOCAL = 16;
 export const KIND = { clusterIP: 1, nodePort: 2, externalIP: 3, loadBalancer: 4 } as const;
 export const FRONTEND_FLAG = { hostOnly: 1, sourceRanges: 2 } as const;
 export const NODE_FLAG = { detectsV4: 1, detectsV6: 2, detectsDevice: 4 } as const;
@@ -180,6 +182,7 @@ export class SockLab {
     native.mapDelete(this.#fd('frontends'), frontendKey(spec));
   }
 
+  /** Members must have been written: they are marked as such. */
   service(id: number, spec: ServiceSpec): void {
     const value = new Uint8Array(224);
     const view = new DataView(value.buffer);
@@ -192,6 +195,15 @@ export class SockLab {
     view.setUint8(28, spec.maglev ? 2 : 1);
     view.setUint8(29, spec.flags ?? 0);
     native.mapUpdate(this.#fd('services'), u32(id), value);
+    for (const member of spec.cluster?.members ?? []) this.#addFlag(member, IN_CLUSTER);
+    for (const member of spec.local?.members ?? []) this.#addFlag(member, IN_LOCAL);
+  }
+
+  #addFlag(backend: number, flag: number): void {
+    const value = new Uint8Array(32);
+    if (!native.mapLookup(this.#fd('backends'), u32(backend), value)) return; // a test of ids that lead nowhere
+    value[18]! |= flag;
+    native.mapUpdate(this.#fd('backends'), u32(backend), value);
   }
 
   /** The flags of the map `node`. */

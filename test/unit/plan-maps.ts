@@ -102,15 +102,20 @@ export class Maps {
           .filter((frontend) => frontend.service === service.id)
           .map(({ address, port, kind, hostOnly }) => ({ address, port, kind, hostOnly }))
           .sort((a, b) => (formatEndpoint(a.address, a.port) < formatEndpoint(b.address, b.port) ? -1 : 1)),
-        cluster: this.#membersOf(service.cluster),
-        local: this.#membersOf(service.local),
+        cluster: this.#membersOf(service, 'cluster', 'inCluster'),
+        local: this.#membersOf(service, 'local', 'inLocal'),
         spare: [],
         sourceRanges: undefined,
       }));
   }
 
-  #membersOf({ base, count }: SetRegion): Backend[] {
-    return [...this.ring.subarray(base, base + count)].map((id) => {
+  /** Throws when the backends that say they are members are others than the members. */
+  #membersOf(service: HeldService, set: 'cluster' | 'local', flag: 'inCluster' | 'inLocal'): Backend[] {
+    const { base, count } = service[set];
+    const ids = [...this.ring.subarray(base, base + count)];
+    const flagged = [...this.backends].filter(([, backend]) => backend.service === service.id && backend[flag]).map(([id]) => id);
+    if ([...ids].sort().join() !== flagged.sort().join()) throw new Error(`${service.key}: ${set} is ${ids.join()}, flagged are ${flagged.join()}`);
+    return ids.map((id) => {
       const { address, port, local, terminating } = this.backends.get(id)!;
       return { address, port, local, terminating };
     });
