@@ -15,18 +15,30 @@
 /* Room for all headers of any sensible packet; what has more stays unparsed. */
 #define HEADERS 192
 
-/* Global like claim_port(): what follows is then verified once, not for each way to read. */
+static __noinline int skb_parse(struct __sk_buff *skb, struct packet *p)
+{
+	return parse((void *)(long)skb->data, (void *)(long)skb->data_end, p);
+}
+
+/*
+ * Global like claim_port(): what follows is then verified once, not for each way to read.
+ *
+ * Headers lie at hand in nearly every packet. To pull in more is dear: a packet that TCP keeps for
+ * retransmission is copied for it. So that is for packets which cannot be read otherwise.
+ */
 __noinline int skb_read(struct __sk_buff *skb, struct packet *p)
 {
 	__u32 wanted = skb->len < HEADERS ? skb->len : HEADERS;
+	int parsed;
 
 	if (!p)
 		return PARSED_BROKEN;
-	if (skb->data_end - skb->data < wanted)
-		bpf_skb_pull_data(skb, wanted); /* when it fails, parse() will say so */
 	p->hook = HOOK_TC;
 	p->ifindex = skb->ifindex;
-	return parse((void *)(long)skb->data, (void *)(long)skb->data_end, p);
+	parsed = skb_parse(skb, p);
+	if (parsed != PARSED_BROKEN || skb->data_end - skb->data >= wanted || bpf_skb_pull_data(skb, wanted))
+		return parsed;
+	return skb_parse(skb, p);
 }
 
 static __always_inline long skb_write_v4(struct __sk_buff *skb, const struct packet *p,

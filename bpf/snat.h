@@ -15,7 +15,6 @@
 
 /* After how many idle seconds another flow may have a port. */
 enum idle {
-	IDLE_CLOSED_MIN = 5, /* only when there is nothing better: late packets may still come */
 	IDLE_CLOSED = 60,    /* the backend's TIME_WAIT is over */
 	IDLE_UNANSWERED = 60,
 	IDLE_UDP = 180,
@@ -40,7 +39,12 @@ static __always_inline __be16 snat_port(__u32 n)
 /* How a new flow may treat the entry that holds the port it would like. */
 struct holder {
 	int expired; /* may be replaced at once */
-	int age;     /* seconds since it closed, when it may be replaced at need; 0: it may not */
+	/*
+	 * Seconds since it closed, and one: it may be replaced at need, the oldest first. Its backend
+	 * may still be in TIME_WAIT, and then takes the new connection at the second SYN, as it
+	 * would if we had dropped the first; mostly it takes it at once. 0: it is in use.
+	 */
+	int age;
 };
 
 static __always_inline struct holder judge_holder(const struct flow *reply, __u8 proto)
@@ -56,7 +60,7 @@ static __always_inline struct holder judge_holder(const struct flow *reply, __u8
 		limit = IDLE_UNANSWERED;
 	return (struct holder){
 		.expired = idle > limit,
-		.age = closed && idle >= IDLE_CLOSED_MIN ? idle : 0,
+		.age = closed ? idle + 1 : 0,
 	};
 }
 

@@ -213,7 +213,7 @@ describe('source ports', () => {
     ['live for more than a day', ASSURED, 86_500, 'NEW_REMOTE'],
     ['young and never answered', 0, 50, 'DROP_SNAT_FULL'],
     ['old and never answered', 0, 70, 'NEW_REMOTE'],
-    ['reset just now', ASSURED | RST, 1, 'DROP_SNAT_FULL'],
+    ['reset just now', ASSURED | RST, 0, 'NEW_REMOTE'],
     ['reset a moment ago', ASSURED | RST, 10, 'NEW_REMOTE'],
     ['closed a moment ago', ASSURED | FIN, 10, 'NEW_REMOTE'],
   ] as const)('held by flows that are %s', async (_, flags, idle, reason) => {
