@@ -1,7 +1,7 @@
 # Everything starts here: `make` prints what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build demo test test-unit test-kernel test-cluster lint format clean FORCE
+.PHONY: help setup build demo test test-unit test-kernel test-cluster bench lint format clean FORCE
 
 PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 NODE := node_modules/node/bin/node
@@ -31,6 +31,11 @@ test-kernel: build ## tests on the kernel, in network namespaces
 
 test-cluster: build ## tests against a real Kubernetes API server
 	@REQUIRE_CLUSTER=1 $(NODE) tools/test.ts cluster
+
+bench: build ## beside the real kube-proxy, interleaved; writes docs/benchmarks.md [QUICK=1] [BENCH=cell]
+	@tools/setup --bench
+	@KUBEBUILDER_ASSETS=$$(REQUIRE_CLUSTER=1 tools/components) $(NODE) test/bench/bench.ts $(if $(QUICK),--quick) $(BENCH)
+	@$(if $(BENCH),:,$(NODE) test/bench/report.ts)
 
 lint: $(ABI) ## oxlint, oxfmt and the type checker
 	@oxlint

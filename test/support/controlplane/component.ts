@@ -52,6 +52,11 @@ export class Component {
     }
   }
 
+  /** Of the running process; 0 when there is none. */
+  get pid(): number {
+    return this.#process?.pid ?? 0;
+  }
+
   /** Ends it at once, as a crash would. Does nothing when it is not running. */
   async stop(): Promise<void> {
     this.#process?.kill('SIGKILL');

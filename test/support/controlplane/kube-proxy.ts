@@ -1,4 +1,4 @@
-/** The real kube-proxy in nftables mode, on a host of the lab: what our own answers are held against. */
+/** The real kube-proxy on a host of the lab: what our own answers, and our own speed, are held against. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Component } from './component.ts';
@@ -11,6 +11,8 @@ export interface KubeProxyInit {
   readonly host: { command(command: readonly string[]): string[]; run(command: readonly string[]): Promise<Output> };
   /** Whose Node it is; the object must be there already. */
   readonly nodeName: string;
+  /** @default 'nftables' */
+  readonly mode?: 'nftables' | 'iptables';
   /** Pods' ranges, one a family, by which it tells pods from others (detectLocalMode ClusterCIDR). */
   readonly clusterCidrs: readonly string[];
   /** Its least time between two syncs. @default '10ms' */
@@ -25,10 +27,15 @@ export class KubeProxy implements AsyncDisposable {
 
   private constructor(init: KubeProxyInit) {
     this.#init = init;
-    const config = join(init.plane.folder, 'kube-proxy.json');
+    const config = join(init.plane.folder, `kube-proxy-${init.nodeName}.json`);
     writeFileSync(config, JSON.stringify(configuration(init)));
     const command = init.host.command([join(init.plane.binaries, 'kube-proxy'), `--config=${config}`]);
-    this.#component = new Component({ name: 'kube-proxy', command, ready: () => this.#hasSynced(), log: join(init.plane.folder, 'kube-proxy.log') });
+    this.#component = new Component({
+      name: 'kube-proxy',
+      command,
+      ready: () => this.#hasSynced(),
+      log: join(init.plane.folder, `kube-proxy-${init.nodeName}.log`),
+    });
   }
 
   /** Starts it; its rules are there, in both families, when this resolves. @throws Error with its last words; nothing runs then. */
@@ -50,6 +57,10 @@ export class KubeProxy implements AsyncDisposable {
     return JSON.parse(stdout);
   }
 
+  get pid(): number {
+    return this.#component.pid;
+  }
+
   /** Its rules go with the namespace. */
   async stop(): Promise<void> {
     await this.#component.stop();
@@ -60,22 +71,23 @@ export class KubeProxy implements AsyncDisposable {
   }
 
   async #hasSynced(): Promise<boolean> {
+    if (this.#init.mode === 'iptables') return (await this.#init.host.run(['iptables', '-t', 'nat', '-S', 'KUBE-SERVICES'])).status === 0;
     const tables = await Promise.all((['ip', 'ip6'] as const).map((family) => this.ruleset(family).catch(() => undefined)));
     return tables.every((table) => table !== undefined);
   }
 }
 
 /** Nothing outside of its namespace is written: `maxPerCore: 0` leaves nf_conntrack_max alone. */
-function configuration({ plane, nodeName, clusterCidrs, minSyncPeriod = '10ms' }: KubeProxyInit): object {
+function configuration({ plane, nodeName, mode = 'nftables', clusterCidrs, minSyncPeriod = '10ms' }: KubeProxyInit): object {
   return {
     apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
     kind: 'KubeProxyConfiguration',
-    mode: 'nftables',
+    mode,
     hostnameOverride: nodeName,
     clientConnection: { kubeconfig: plane.adminKubeconfig },
     detectLocalMode: 'ClusterCIDR',
     clusterCIDR: clusterCidrs.join(','),
     conntrack: { maxPerCore: 0, tcpEstablishedTimeout: '0s', tcpCloseWaitTimeout: '0s' },
-    nftables: { minSyncPeriod, syncPeriod: '30s' },
+    [mode]: { minSyncPeriod, syncPeriod: '30s' },
   };
 }

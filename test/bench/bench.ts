@@ -1,0 +1,91 @@
+/**
+ * `make bench`: Maglane, the real kube-proxy in both modes and no proxy at all, side by side, interleaved, in one run.
+ *
+ *   node test/bench/bench.ts [--quick] [--sizes 1,1000] [CELL...]
+ *
+ * Writes build/bench.json; report.ts makes docs/benchmarks.md of it.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { cpus, release } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import type { Cell } from './cells.ts';
+import { CELLS } from './cells.ts';
+import { memoryOf } from './memory.ts';
+import type { Memory } from './memory.ts';
+import type { Side, Variant } from './rig.ts';
+import { Rig, VARIANTS } from './rig.ts';
+import type { Summary } from './statistics.ts';
+import { summarise } from './statistics.ts';
+
+/** One cell at one number of Services. */
+export interface Result {
+  readonly cell: string;
+  readonly title: string;
+  readonly unit: string;
+  readonly services: number;
+  /** By variant: what was measured, and its ratio to direct in the same round; above 1 is better. */
+  readonly sides: Readonly<Record<Variant, { readonly value: Summary; readonly ratio: Summary }>>;
+}
+
+export interface Report {
+  readonly date: string;
+  readonly kernel: string;
+  readonly cpus: number;
+  readonly seconds: number;
+  readonly results: readonly Result[];
+  readonly memory: readonly Memory[];
+}
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { quick: { type: 'boolean', default: false }, sizes: { type: 'string', default: '' }, rounds: { type: 'string', default: '' } },
+});
+const rounds = Number(values.rounds || (values.quick ? 3 : 9));
+const seconds = values.quick ? 1 : 2;
+const sizes = (values.sizes || (values.quick ? '4,1000' : '4,1000,10000')).split(',').map(Number);
+const cells = CELLS.filter(({ name }) => positionals.length === 0 || positionals.includes(name));
+if (cells.length === 0) throw new Error(`no cell is called ${positionals.join(' or ')}: one of ${CELLS.map(({ name }) => name).join(', ')} would be`);
+
+const say = (line: string): void => void process.stderr.write(`${line}\n`);
+
+async function measure(rig: Rig, cell: Cell, services: number): Promise<Result> {
+  const taken: Record<Variant, number[]> = { direct: [], maglane: [], iptables: [], nftables: [] };
+  for (let round = 0; round < rounds; round++) {
+    // Each round begins with another, so that none always comes after the same.
+    const order = VARIANTS.map((_, i) => VARIANTS[(i + round) % VARIANTS.length] as Variant);
+    for (const variant of order) {
+      const side = rig.side(variant);
+      await forget(side);
+      taken[variant].push(await cell.measure(rig, side, seconds));
+    }
+  }
+  const ratios = (variant: Variant): number[] =>
+    taken[variant].map((value, round) => (cell.moreIsBetter ? value / (taken.direct[round] ?? NaN) : (taken.direct[round] ?? NaN) / value));
+  const sides = Object.fromEntries(
+    VARIANTS.map((variant) => [variant, { value: summarise(taken[variant]), ratio: summarise(ratios(variant)) }]),
+  ) as Result['sides'];
+  const line = VARIANTS.map((variant) => `${variant} ${sides[variant].ratio.median.toFixed(3)}±${sides[variant].ratio.spread.toFixed(3)}`).join('  ');
+  say(`${cell.name.padEnd(18)} ${String(services).padStart(6)} services  ${line}`);
+  return { cell: cell.name, title: cell.title, unit: cell.unit, services, sides };
+}
+
+/** Conntrack of the run before would slow down the next one, and only kube-proxy has it. */
+async function forget({ front, back }: Side): Promise<void> {
+  await Promise.all([front, back].map((node) => node.run(['conntrack', '--flush'])));
+}
+
+await using rig = await Rig.start();
+const results: Result[] = [];
+const memory: Memory[] = [];
+for (const size of sizes) {
+  await rig.fill(size, (done) => say(`${done} Services`));
+  await rig.settle(size);
+  memory.push(...(await memoryOf(rig, size)));
+  for (const cell of cells) results.push(await measure(rig, cell, size));
+}
+const report: Report = { date: new Date().toISOString(), kernel: release(), cpus: cpus().length, seconds, results, memory };
+const folder = join(import.meta.dirname, '../../build');
+mkdirSync(folder, { recursive: true });
+writeFileSync(join(folder, 'bench.json'), JSON.stringify(report, undefined, 1));
+say(`written to build/bench.json`);

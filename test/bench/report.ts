@@ -1,0 +1,102 @@
+/**
+ * Makes docs/benchmarks.md and its charts of build/bench.json, whose copy stands beside them: `node test/bench/report.ts`.
+ * Nothing in them is written by hand.
+ */
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Report, Result } from './bench.ts';
+import { chart } from './chart.ts';
+import type { Variant } from './rig.ts';
+import { isDistinct } from './statistics.ts';
+import type { Summary } from './statistics.ts';
+
+const ROOT = join(import.meta.dirname, '../..');
+const PEERS: readonly Variant[] = ['maglane', 'iptables', 'nftables'];
+const TITLES: Readonly<Record<Variant, string>> = { direct: 'direct', maglane: 'Maglane', iptables: 'kube-proxy iptables', nftables: 'kube-proxy nftables' };
+
+const number = (value: number): string => (value >= 1_000 ? Math.round(value).toLocaleString('en-US') : value.toPrecision(3));
+const ratio = ({ median, spread }: Summary): string => `${median.toFixed(3)} ± ${spread.toFixed(3)}`;
+
+/** A sentence for cells that do not tell Maglane from the better kube-proxy. */
+function verdict({ sides }: Result): string {
+  const { maglane, iptables, nftables } = sides;
+  const best = iptables.ratio.median > nftables.ratio.median ? iptables.ratio : nftables.ratio;
+  if (!isDistinct(maglane.ratio, best)) return 'no difference beyond the spread';
+  return maglane.ratio.median > best.median ? 'ahead' : 'behind';
+}
+
+function cellSection(cell: string, results: readonly Result[]): string {
+  const [first] = results;
+  if (first === undefined) return '';
+  const rows = results.map((result) => {
+    const { direct } = result.sides;
+    return `| ${result.services.toLocaleString('en-US')} | ${number(direct.value.median)} | ${PEERS.map((peer) => ratio(result.sides[peer].ratio)).join(' | ')} | ${verdict(result)} |`;
+  });
+  return [
+    `## ${cell}: ${first.title}`,
+    '',
+    `![${cell}](benchmarks/${cell}.svg)`,
+    '',
+    `| Services | direct (${first.unit}) | ${PEERS.map((peer) => TITLES[peer]).join(' | ')} | Maglane against the better of them |`,
+    '|--:|--:|--:|--:|--:|---|',
+    ...rows,
+    '',
+  ].join('\n');
+}
+
+function memorySection({ memory }: Report): string {
+  const sizes = [...new Set(memory.map(({ services }) => services))];
+  const names = [...new Set(memory.map(({ what }) => what))];
+  const cell = (what: string, services: number): string => {
+    const bytes = memory.find((one) => one.what === what && one.services === services)?.bytes;
+    return bytes === undefined ? '-' : `${(bytes / 1e6).toFixed(0)} MB`;
+  };
+  return [
+    '## Memory',
+    '',
+    'Resident memory of the process; of the maps, what the kernel charges for them.',
+    '',
+    `| | ${sizes.map((size) => `${size.toLocaleString('en-US')} Services`).join(' | ')} |`,
+    `|---|${sizes.map(() => '--:').join('|')}|`,
+    ...names.map((what) => `| ${what} | ${sizes.map((size) => cell(what, size)).join(' | ')} |`),
+    '',
+  ].join('\n');
+}
+
+const report = JSON.parse(readFileSync(join(ROOT, 'build/bench.json'), 'utf8')) as Report;
+const cells = [...new Set(report.results.map(({ cell }) => cell))];
+const rounds = report.results[0]?.sides.direct.value.rounds ?? 0;
+const head = [
+  '# Benchmarks',
+  '',
+  'Made by `make bench`, never by hand. Everything runs on one machine at once: four clusters out of network namespaces, with nothing loaded (direct), with Maglane, and with the real kube-proxy v1.36.3 in',
+  'iptables and in nftables mode, all following one API server. Runs are interleaved; each ratio is to the direct run of the same round, above 1 is better. Medians ± half the distance between the quartiles.',
+  'Absolute figures are this machine’s and mean little; the ratios are the result.',
+  '',
+  `${report.date.slice(0, 10)}, Linux ${report.kernel}, ${report.cpus} CPUs that clients, servers and forwarding share; ${rounds} rounds of ${report.seconds} s a cell.`,
+  '',
+].join('\n');
+
+mkdirSync(join(ROOT, 'docs/benchmarks'), { recursive: true });
+for (const cell of cells) {
+  const results = report.results.filter((result) => result.cell === cell);
+  const groups = results.map((result) => ({
+    label: `${result.services.toLocaleString('en-US')} Services`,
+    bars: PEERS.map((peer) => ({ label: TITLES[peer], value: result.sides[peer].ratio.median, spread: result.sides[peer].ratio.spread })),
+  }));
+  writeFileSync(join(ROOT, `docs/benchmarks/${cell}.svg`), chart(results[0]?.title ?? cell, groups));
+}
+copyFileSync(join(ROOT, 'build/bench.json'), join(ROOT, 'docs/benchmarks/results.json'));
+writeFileSync(
+  join(ROOT, 'docs/benchmarks.md'),
+  [
+    head,
+    ...cells.map((cell) =>
+      cellSection(
+        cell,
+        report.results.filter((result) => result.cell === cell),
+      ),
+    ),
+    memorySection(report),
+  ].join('\n'),
+);
