@@ -7,6 +7,7 @@ import { FrameError, FrameReader } from '../../agent/source/kubernetes/protobuf/
 import { readMeta } from '../../agent/source/kubernetes/protobuf/meta.ts';
 import { readNode } from '../../agent/source/kubernetes/protobuf/node.ts';
 import { readService } from '../../agent/source/kubernetes/protobuf/service.ts';
+import { readServiceCidr } from '../../agent/source/kubernetes/protobuf/servicecidr.ts';
 import type { Fields } from '../support/fake-apiserver/encode.ts';
 import { encode, enveloped, frame, status } from '../support/fake-apiserver/encode.ts';
 
@@ -91,6 +92,12 @@ const NODE: Fields = {
   },
 };
 
+const SERVICE_CIDR: Fields = {
+  metadata: { name: 'kubernetes', resourceVersion: '9' },
+  spec: { cidrs: ['10.96.0.0/16', 'fd00:96::/112'] },
+  status: { conditions: [{ type: 'Ready', status: 'True' }] },
+};
+
 describe('objects', () => {
   test('a Service with everything', () => {
     const raw = encode('Service', SERVICE);
@@ -171,6 +178,13 @@ describe('objects', () => {
       taints: ['ToBeDeletedByClusterAutoscaler'],
     });
   });
+
+  test('a ServiceCIDR', () => {
+    const raw = encode('ServiceCIDR', SERVICE_CIDR);
+    expect(readServiceCidr(readMeta(raw), raw)).toEqual({ name: 'kubernetes', cidrs: ['10.96.0.0/16', 'fd00:96::/112'] });
+    const empty = encode('ServiceCIDR', { metadata: { name: 'empty' } });
+    expect(readServiceCidr(readMeta(empty), empty)).toEqual({ name: 'empty', cidrs: [] });
+  });
 });
 
 describe('envelopes', () => {
@@ -200,8 +214,9 @@ describe('hostile bytes', () => {
     Service: (raw: Buffer) => readService(readMeta(raw), raw),
     EndpointSlice: (raw: Buffer) => readEndpointSlice(readMeta(raw), raw),
     Node: (raw: Buffer) => readNode(readMeta(raw), raw),
+    ServiceCIDR: (raw: Buffer) => readServiceCidr(readMeta(raw), raw),
   };
-  const samples = Object.entries({ Service: SERVICE, EndpointSlice: SLICE, Node: NODE }) as [keyof typeof READERS, Fields][];
+  const samples = Object.entries({ Service: SERVICE, EndpointSlice: SLICE, Node: NODE, ServiceCIDR: SERVICE_CIDR }) as [keyof typeof READERS, Fields][];
 
   test.each(samples)('a %s cut at any byte is read or refused, never more than that', (kind, fields) => {
     const raw = encode(kind, fields);

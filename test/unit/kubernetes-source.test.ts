@@ -9,7 +9,7 @@ import type { KubernetesSourceOptions } from '../../agent/source/kubernetes/kube
 import { KubernetesSource } from '../../agent/source/kubernetes/kubernetes.ts';
 import { encode, enveloped, frame, status } from '../support/fake-apiserver/encode.ts';
 import { FakeApiServer } from '../support/fake-apiserver/fake-apiserver.ts';
-import { node, service, slice } from '../support/fake-apiserver/objects.ts';
+import { node, service, serviceCidr, slice } from '../support/fake-apiserver/objects.ts';
 import { Recorder } from '../support/fake-apiserver/recorder.ts';
 import { Relay } from '../support/fake-apiserver/relay.ts';
 
@@ -81,7 +81,7 @@ async function until(condition: () => boolean, timeout = 15_000): Promise<void> 
 
 async function startSynced(options: Partial<KubernetesSourceOptions> = {}): Promise<void> {
   await start(options);
-  await until(() => sink.syncs === 1 && api.watches === 3);
+  await until(() => sink.syncs === 1 && api.watches === 4);
 }
 
 const asked = (path: string): typeof api.asked => api.asked.filter((item) => item.path === path);
@@ -127,6 +127,48 @@ test('what is asked for: selectors, WatchList, bookmarks, protobuf, a token, an 
   expect(source.name).toBe(`kubernetes http://127.0.0.1:${relay.port}`);
 });
 
+test('ServiceCIDRs come and go like the rest', async () => {
+  api.put('ServiceCIDR', serviceCidr('kubernetes', ['10.96.0.0/16', 'fd00:96::/112']));
+  await startSynced();
+  expect(sink.objects.get('ServiceCIDR kubernetes')).toEqual({ name: 'kubernetes', cidrs: ['10.96.0.0/16', 'fd00:96::/112'] });
+  api.put('ServiceCIDR', serviceCidr('more', ['10.97.0.0/24']));
+  await until(() => sink.objects.has('ServiceCIDR more'));
+  api.delete('ServiceCIDR', '/more');
+  await until(() => !sink.objects.has('ServiceCIDR more'));
+});
+
+test.each([404, 403])('ServiceCIDRs answered with %d: the rest goes on, it is said once, and asked for rarely', async (status) => {
+  api.put('Service', service('web'));
+  api.refuse({ status, kind: 'ServiceCIDR', times: 3 });
+  api.put('ServiceCIDR', serviceCidr('kubernetes', ['10.96.0.0/16']));
+  await start({ reflector: { absence: { initial: 300, maxConnect: 300 } } });
+  await until(() => sink.syncs === 1 && api.watches === 3);
+  expect(sink.objects.has('ServiceCIDR kubernetes')).toBe(false);
+  const began = performance.now();
+  await until(() => sink.objects.has('ServiceCIDR kubernetes'));
+  expect(performance.now() - began, 'three times half of 300 ms at the least, but for what passed before').toBeGreaterThan(300);
+  expect(lines.filter((line) => line.startsWith('warn'))).toEqual([expect.stringMatching(/no ServiceCIDRs to be had: going on without.*refused with/)]);
+  expect(sink.syncs).toBe(1);
+  expect(observed.filter((line) => line.startsWith('relisted') || line.startsWith('disconnected'))).toEqual([]);
+});
+
+test('a 403 for ServiceCIDRs that were there is a moment’s, and tried again at once', async () => {
+  api.put('ServiceCIDR', serviceCidr('kubernetes', ['10.96.0.0/16']));
+  await startSynced();
+  api.refuse({ status: 403, kind: 'ServiceCIDR', times: 2 });
+  relay.cut();
+  api.put('ServiceCIDR', serviceCidr('more', ['10.97.0.0/24']));
+  await until(() => sink.objects.has('ServiceCIDR more'));
+  expect(sink.objects.has('ServiceCIDR kubernetes')).toBe(true);
+});
+
+test.each([404, 403])('Services answered with %d are waited for', async (status) => {
+  api.refuse({ status, kind: 'Service', times: 3 });
+  api.put('Service', service('web'));
+  await startSynced();
+  expect(sink.log).toEqual(['Service default/web +', 'synced']);
+});
+
 test('a kubeconfig that is not there ends it at once', async () => {
   await start({ kubeconfig: join(folder, 'missing') });
   await expect(running).rejects.toMatchObject({ code: 'KUBERNETES_ACCESS' });
@@ -161,8 +203,8 @@ test('a watch that ends in order resumes where it was, without a word', async ()
   api.bookmark('Service');
   await new Promise((resolve) => setTimeout(resolve, 1000)); // a silent watch under 1 s counts as a failure
   api.endWatches();
-  await until(() => api.asked.length === 6 && api.watches === 3);
-  expect(api.asked.slice(3).map(({ query }) => query.get('sendInitialEvents'))).toEqual([null, null, null]);
+  await until(() => api.asked.length === 8 && api.watches === 4);
+  expect(api.asked.slice(4).map(({ query }) => query.get('sendInitialEvents'))).toEqual([null, null, null, null]);
   expect(asked('/api/v1/services')[1]?.query.get('resourceVersion'), 'by the bookmark').toBe('3');
   expect(asked('/apis/discovery.k8s.io/v1/endpointslices')[1]?.query.get('resourceVersion'), 'by the event').toBe('3');
   expect(lines).toEqual([]);
@@ -279,7 +321,7 @@ test('a connection that answers pings stands', async () => {
   await startSynced({ client: { pingInterval: 20, pingTimeout: 100 } });
   await new Promise((resolve) => setTimeout(resolve, 300));
   expect(lines).toEqual([]);
-  expect(api.asked).toHaveLength(3);
+  expect(api.asked).toHaveLength(4);
 });
 
 test('a server that takes connections and says nothing', async () => {
@@ -296,7 +338,7 @@ test('a connection cut in the middle of a frame', async () => {
   api.sendRaw('Service', Buffer.of(0, 0, 1, 0, 1, 2, 3));
   relay.cut();
   api.put('Service', service('new'));
-  await until(() => sink.objects.has('Service default/new') && api.watches === 3);
+  await until(() => sink.objects.has('Service default/new') && api.watches === 4);
   expect(asked('/api/v1/services')[1]?.query.get('resourceVersion')).toBe('2');
   expect(sink.standing.size).toBe(0);
 });
@@ -309,13 +351,13 @@ test('GOAWAY: what runs runs on, what is new takes a new connection', async () =
   await until(() => sink.objects.has('Service default/on-the-old'));
   await new Promise((resolve) => setTimeout(resolve, 1000)); // a silent watch under 1 s counts as a failure
   api.endWatches('Service');
-  await until(() => api.asked.length === 4 && api.watches === 3 && api.sessions === 2);
+  await until(() => api.asked.length === 5 && api.watches === 4 && api.sessions === 2);
   api.put('Service', service('on-the-new'));
   await until(() => sink.objects.has('Service default/on-the-new'));
   api.put('EndpointSlice', slice('on-the-old', ['10.244.0.5']));
   await until(() => sink.objects.has('EndpointSlice default/on-the-old'));
   api.endWatches();
-  await until(() => api.sessions === 1 && api.watches === 3);
+  await until(() => api.sessions === 1 && api.watches === 4);
   expect(lines).toEqual([]);
 });
 
@@ -327,7 +369,7 @@ test('401: the token is read again', async () => {
   await until(() => lines.some((line) => line.includes('401 Unauthorized')));
   const before = sink.log.length;
   await writeFile(join(folder, 'token'), 'second\n');
-  await until(() => api.watches === 3 && lines.some((line) => line.includes('regained')));
+  await until(() => api.watches === 4 && lines.some((line) => line.includes('regained')));
   expect(sink.log).toHaveLength(before);
   expect(observed.filter((line) => line.startsWith('relisted'))).toEqual([]);
 });
@@ -342,7 +384,7 @@ test('an object that does not decode is one problem; the stream goes on and its 
   expect([...sink.standing.keys()]).toEqual(['Service default/web']);
   expect(sink.standing.get('Service default/web')).toMatchObject([{ object: 'Service default/web', reason: 'unreadable' }]);
   expect(sink.objects.has('Service default/web')).toBe(true);
-  expect(api.asked).toHaveLength(3);
+  expect(api.asked).toHaveLength(4);
 
   api.put('Service', service('web', { clusterIP: '10.96.0.12', clusterIPs: ['10.96.0.12'] }));
   await until(() => sink.standing.size === 0);

@@ -22,7 +22,7 @@ export class Connection {
     this.#now = now;
   }
 
-  /** A watch of `kind` stands. */
+  /** A watch of `kind` stands, or is not to be had from this server. */
   up(kind: KindName): void {
     this.#down.delete(kind);
     this.#everUp = true;

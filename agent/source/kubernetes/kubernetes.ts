@@ -1,4 +1,4 @@
-/** Services, EndpointSlices and this node's Node from the API server of a cluster. */
+/** Services, EndpointSlices, ServiceCIDRs and this node's Node from the API server of a cluster. */
 import type { Log } from '../../observe/log.ts';
 import type { Source, SourceSink } from '../source.ts';
 import type { Access } from './access.ts';
@@ -76,7 +76,14 @@ export class KubernetesSource implements Source {
   #events(access: Access, sink: SourceSink, unlisted: Set<KindName>): ReflectorEvents {
     const { log, observer } = this.#options;
     const connection = new Connection(log, access.server.host);
+    const absent = new Set<KindName>();
     let synced = false;
+    const known = (kind: KindName): void => {
+      unlisted.delete(kind);
+      if (unlisted.size > 0 || synced) return;
+      synced = true;
+      sink.synced();
+    };
     return {
       connected(kind) {
         connection.up(kind);
@@ -87,14 +94,18 @@ export class KubernetesSource implements Source {
         connection.down(kind, failure);
         observer?.disconnected(kind, failure.code);
       },
+      absent(kind, { message }) {
+        connection.up(kind);
+        if (!absent.has(kind)) log.warn(`no ${kind}s to be had: going on without, and asking again from time to time`, { reason: message });
+        absent.add(kind);
+        known(kind);
+      },
       listed(kind) {
-        if (!unlisted.delete(kind)) {
+        if (!absent.delete(kind) && !unlisted.has(kind)) {
           log.info(`${kind}s listed anew`);
           observer?.relisted(kind);
-        } else if (unlisted.size === 0 && !synced) {
-          synced = true;
-          sink.synced();
         }
+        known(kind);
       },
       event(kind) {
         observer?.event(kind);

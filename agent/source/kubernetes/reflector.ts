@@ -28,6 +28,8 @@ export interface ReflectorOptions {
   /** Objects on a page where the server has no WatchList. @default 250 */
   readonly pageSize?: number;
   readonly backoff?: BackoffOptions;
+  /** Between two questions for an optional kind that the server does not have. @default 10 s, growing to 5 minutes */
+  readonly absence?: BackoffOptions;
 }
 
 /** What a reflector tells of itself, for the log and for metrics. */
@@ -36,6 +38,8 @@ export interface ReflectorEvents {
   connected(kind: KindName): void;
   /** It does no more, or could not be had; told again with every failed try. */
   disconnected(kind: KindName, failure: Failure): void;
+  /** The server has no such kind, or shows us none; told again with every try. Only for an optional kind, and only before its first listing. */
+  absent(kind: KindName, failure: Failure): void;
   /** A listing is complete, and the sink knows it. */
   listed(kind: KindName): void;
   /** A watch event was read, bookmarks included. */
@@ -45,6 +49,8 @@ export interface ReflectorEvents {
 const PROTOBUF = 'application/vnd.kubernetes.protobuf';
 /** A watch that ends in order sooner than this, without a word, is counted as a failure, ms. */
 const SHORT_WATCH = 1000;
+/** An API server that has just started may refuse for a moment what it allows later; after an upgrade, the kind is there some day. */
+const ABSENCE: BackoffOptions = { initial: 10_000, maxConnect: 300_000 };
 /** How long a stream may outlive the end it was asked for, ms. */
 const OVERTIME = 30_000;
 
@@ -54,9 +60,11 @@ export class Reflector {
   readonly #events: ReflectorEvents;
   readonly #inventory: Inventory;
   readonly #backoff: Backoff;
+  readonly #absence: Backoff;
   readonly #maxFrame: number;
   readonly #pageSize: number;
   #version: string | undefined;
+  #everListed = false;
 
   constructor(client: Client, kind: Kind, sink: SourceSink, events: ReflectorEvents, options: ReflectorOptions = {}) {
     this.#client = client;
@@ -64,6 +72,7 @@ export class Reflector {
     this.#events = events;
     this.#inventory = new Inventory(kind, sink);
     this.#backoff = new Backoff(options.backoff);
+    this.#absence = new Backoff(options.absence ?? ABSENCE);
     this.#maxFrame = options.maxFrame ?? 16 << 20;
     this.#pageSize = options.pageSize ?? 250;
   }
@@ -76,11 +85,21 @@ export class Reflector {
       } catch (error) {
         if (signal.aborted) return;
         if (!(error instanceof Failure)) throw error;
-        if (!resumable(error)) this.#version = undefined;
-        if (error.status !== 410) this.#events.disconnected(this.#kind.kind, error);
-        await sleep(this.#backoff.next(error), undefined, { signal }).catch(() => {});
+        await sleep(this.#failed(error), undefined, { signal }).catch(() => {});
       }
     }
+  }
+
+  /** Tells of a failure. @returns how long to wait after it, ms. */
+  #failed(failure: Failure): number {
+    const { kind, optional } = this.#kind;
+    if (optional && !this.#everListed && (failure.status === 403 || failure.status === 404)) {
+      this.#events.absent(kind, failure);
+      return this.#absence.next(failure);
+    }
+    if (!resumable(failure)) this.#version = undefined;
+    if (failure.status !== 410) this.#events.disconnected(kind, failure);
+    return this.#backoff.next(failure);
   }
 
   /** One watch, from `#version` or from the beginning, to its end in order. */
@@ -172,6 +191,7 @@ export class Reflector {
     this.#inventory.finishListing();
     this.#inventory.flush();
     this.#version = version;
+    this.#everListed = true;
     this.#backoff.reset();
     this.#events.listed(this.#kind.kind);
   }

@@ -1,5 +1,5 @@
 /**
- * An API server small enough to misbehave on command: three kinds in protobuf over HTTP/2, WatchList,
+ * An API server small enough to misbehave on command: four kinds in protobuf over HTTP/2, WatchList,
  * bookmarks, compaction, and every answer that a watch has to survive.
  */
 import { once } from 'node:events';
@@ -10,12 +10,13 @@ import type { TLSSocket } from 'node:tls';
 import type { Fields } from './encode.ts';
 import { encode, enveloped, frame, status } from './encode.ts';
 
-export type FakeKind = 'Service' | 'EndpointSlice' | 'Node';
+export type FakeKind = 'Service' | 'EndpointSlice' | 'Node' | 'ServiceCIDR';
 
 const KINDS: Readonly<Record<string, { kind: FakeKind; apiVersion: string }>> = {
   '/api/v1/services': { kind: 'Service', apiVersion: 'v1' },
   '/apis/discovery.k8s.io/v1/endpointslices': { kind: 'EndpointSlice', apiVersion: 'discovery.k8s.io/v1' },
   '/api/v1/nodes': { kind: 'Node', apiVersion: 'v1' },
+  '/apis/networking.k8s.io/v1/servicecidrs': { kind: 'ServiceCIDR', apiVersion: 'networking.k8s.io/v1' },
 };
 const API_VERSION = Object.fromEntries(Object.values(KINDS).map(({ kind, apiVersion }) => [kind, apiVersion]));
 const PROTOBUF = 'application/vnd.kubernetes.protobuf';

@@ -21,3 +21,7 @@ export function slice(name: string, addresses: readonly string[], fields: Fields
 export function node(name: string, labels: Fields = {}): Fields {
   return { metadata: { name, labels }, spec: { podCIDRs: ['10.244.0.0/24'] }, status: { addresses: [{ type: 'InternalIP', address: '192.0.2.1' }] } };
 }
+
+export function serviceCidr(name: string, cidrs: readonly string[]): Fields {
+  return { metadata: { name }, spec: { cidrs }, status: { conditions: [{ type: 'Ready', status: 'True' }] } };
+}
