@@ -53,6 +53,7 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_protocol;
+	struct socket *sk_socket;
 };
 
 struct bpf_iter__bpf_sk_storage_map {
@@ -94,6 +95,13 @@ static __always_inline int is_about(const struct sock_peer *peer, const struct s
 	return peer->port == id->dport && addr_equal(&peer->addr, &dst);
 }
 
+/* One that is closed stays about for a while, without an owner. */
+static __always_inline int is_connected_udp(const struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_UDP && sk->__sk_common.skc_state == CONNECTED &&
+	       sk->sk_socket != NULL;
+}
+
 SEC("iter/bpf_sk_storage_map")
 int mg_udp_dialled(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
@@ -101,7 +109,7 @@ int mg_udp_dialled(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct sock *sk = ctx->sk;
 	struct udp_dialled found = {};
 
-	if (!sk || !peer || sk->sk_protocol != IPPROTO_UDP || sk->__sk_common.skc_state != CONNECTED)
+	if (!sk || !peer || !is_connected_udp(sk))
 		return 0;
 	found.netns = sk->__sk_common.skc_net.net->ns.inum;
 	found.peer = *peer;

@@ -27,9 +27,12 @@ export type Request =
   | { readonly op: 'udp.open'; readonly id: number; readonly family: 4 | 6; readonly connect?: Dial }
   /** Without `to`: as the socket is connected. */
   | { readonly op: 'udp.send'; readonly id: number; readonly to?: Dial }
-  | { readonly op: 'udp.disconnect' | 'udp.close'; readonly id: number };
+  | { readonly op: 'udp.disconnect' | 'udp.close'; readonly id: number }
+  /** The errno that reaches the socket unasked. */
+  | { readonly op: 'udp.error'; readonly id: number };
 
 const sockets = new Map<number, dgram.Socket>();
+const errors = new Map<number, Error>();
 const failed = (error: unknown): Outcome => ({ error: (error as NodeJS.ErrnoException).code ?? String(error) });
 
 async function serve(name: string, at: Dial): Promise<Outcome> {
@@ -56,6 +59,7 @@ function tcp(to: Dial): Promise<Outcome> {
 
 async function udpOpen(id: number, family: 4 | 6, connect?: Dial): Promise<Outcome> {
   const socket = sockets.get(id) ?? dgram.createSocket(family === 4 ? 'udp4' : 'udp6');
+  if (!sockets.has(id)) socket.on('error', (error) => errors.set(id, error));
   sockets.set(id, socket);
   if (connect === undefined) return {};
   return new Promise((resolve) => {
@@ -104,7 +108,11 @@ async function perform(request: Request): Promise<Outcome> {
     case 'udp.disconnect':
       sockets.get(request.id)!.disconnect();
       return {};
+    case 'udp.error':
+      for (const deadline = Date.now() + 3_000; !errors.has(request.id) && Date.now() < deadline;) await new Promise((resolve) => setTimeout(resolve, 5));
+      return errors.has(request.id) ? failed(errors.get(request.id)) : {};
     case 'udp.close':
+      errors.delete(request.id);
       sockets.get(request.id)!.close();
       sockets.delete(request.id);
       return {};

@@ -13,7 +13,10 @@ import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { endianness } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import ipaddr from 'ipaddr.js';
+import type { Logger } from '../../agent/dataplane/attach.ts';
+import { Cutter } from '../../agent/dataplane/cut.ts';
 import { CONFIG_OFFSET } from '../../agent/dataplane/generated/abi.ts';
+import { Maps } from '../../agent/dataplane/maps.ts';
 import native from '../../native/index.js';
 import type { BpfObject, CgroupAttach } from '../../native/index.d.ts';
 import type { Dial, Outcome, Request } from './sock-child.ts';
@@ -21,6 +24,7 @@ import type { Dial, Outcome, Request } from './sock-child.ts';
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const CHILD = fileURLToPath(new URL('./sock-child.ts', import.meta.url));
 const HOOKS: readonly CgroupAttach[] = ['connect4', 'connect6', 'sendmsg4', 'sendmsg6', 'recvmsg4', 'recvmsg6', 'getpeername4', 'getpeername6'];
+const ITERATOR = 'mg_udp_dialled';
 
 export const TCP = 6;
 export const UDP = 17;
@@ -139,7 +143,7 @@ export class SockLab {
   /** Loads and attaches the programs of build/maglane.bpf.o. `hostNetns`: the cookie that config.host_netns is to hold. */
   start(hostNetns: bigint): void {
     const object = (this.#object = native.open(`${ROOT}build/maglane.bpf.o`));
-    for (const program of object.programs()) object.setAutoload(program, HOOKS.includes(hookOf(program)));
+    for (const program of object.programs()) object.setAutoload(program, program === ITERATOR || HOOKS.includes(hookOf(program)));
     object.setMaxEntries('flows', 1024);
     const config = object.rodata();
     new DataView(config.buffer, config.byteOffset).setBigUint64(CONFIG_OFFSET, hostNetns, true);
@@ -168,6 +172,18 @@ export class SockLab {
     const handle = new Process(child);
     this.#processes.push(handle);
     return handle;
+  }
+
+  /** Cuts connected UDP sockets loose as the agent does, with these maps. @param onCut is told how many. */
+  cutter(onCut: (sockets: number) => void, log: Logger): Cutter {
+    const names = this.#object!.maps().filter((name) => !name.includes('.'));
+    const maps = new Maps(new Map(names.map((name) => [name, this.#fd(name)])));
+    return new Cutter({ maps, iterator: this.#object!.programFd(ITERATOR), cgroup: this.#cgroup, log, onCut });
+  }
+
+  /** What the iterator says: struct udp_dialled, back to back. */
+  dialled(): Promise<Uint8Array> {
+    return native.iterate(this.#object!.programFd(ITERATOR), this.#fd('sock_peers'));
   }
 
   #fd(map: string): number {
