@@ -5,7 +5,9 @@ import { version } from '../cli/version.ts';
 import type { Cutter } from '../dataplane/cut.ts';
 import { Dataplane } from '../dataplane/dataplane.ts';
 import { findCgroup, limitations, preflight } from '../dataplane/preflight.ts';
+import { readSettings, shortcomings } from '../dataplane/settings.ts';
 import type { Address } from '../model/address.ts';
+import { familyOf } from '../model/address.ts';
 import { Model } from '../model/model.ts';
 import type { Node } from '../model/objects.ts';
 import type { Log } from '../observe/log.ts';
@@ -17,6 +19,7 @@ import { Controller } from './controller.ts';
 import { DeviceFollower } from './devices.ts';
 import type { Health } from './health.ts';
 import { healthz } from './health.ts';
+import { watchForKubeProxy } from './kube-proxy.ts';
 import { agentMetrics, watchMetrics } from './metrics.ts';
 import { nodeAddresses, nodePortAddresses } from './node.ts';
 import { Problems } from './problems.ts';
@@ -35,7 +38,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
     });
   }
   const cgroup = options.cgroup === '' ? findCgroup() : options.cgroup;
-  const obstacles = preflight({ bpffs: options.bpffs, cgroup: cgroup ?? '' });
+  const obstacles = preflight({ bpffs: options.bpffs, cgroup: cgroup ?? '', snatPorts: options.snatPorts });
   if (obstacles.length > 0) throw new Error(obstacles.join('; '));
   for (const limitation of limitations()) log.warn(limitation);
   const metrics = new Metrics();
@@ -110,6 +113,7 @@ class Agent {
     const health = () => healthz(this.#health, Date.now());
     const page = () => ({ status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: this.#metrics.render() }) as const;
     try {
+      watchForKubeProxy(this.#log, this.#metrics, stop.signal);
       if (healthzBindAddress !== undefined) await serve('--healthz-bind-address', healthzBindAddress, { '/healthz': health, '/livez': health }, stop.signal);
       if (metricsBindAddress !== undefined) await serve('--metrics-bind-address', metricsBindAddress, { '/metrics': page }, stop.signal);
       await Promise.all([this.#source.run(this.#controller, stop.signal), this.#start(stop.signal)]);
@@ -128,6 +132,7 @@ class Agent {
     const interfaces = native.interfaces();
     this.#addresses = nodeAddresses(this.#options.nodeIp, this.#node, interfaces);
     if (this.#addresses.length === 0) throw new Error('no address of this node is known: give --node-ip, or a Node object with status.addresses');
+    for (const line of shortcomings(this.#options.snatPorts, this.#addresses.map(familyOf), readSettings())) this.#log.warn(line);
     this.#model.setFacts(this.#facts(nodePortAddresses(this.#options.nodeportAddresses, this.#addresses, interfaces)));
     this.#controller.start();
     await Promise.race([this.#controller.firstSync, aborted]);

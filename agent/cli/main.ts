@@ -50,9 +50,12 @@ inspector('verify', 'whether the maps hold together; exit code 1 when they do no
   (await import('./verify.ts')).verify(options.bpffs, outputFormat(options.output)),
 );
 
-inspector('cleanup', 'detach everything and remove the pins: Services stop working on this node').action(async (options: Inspect) =>
-  (await import('./cleanup.ts')).cleanup(options.bpffs, outputFormat(options.output)),
-);
+inspector('cleanup', 'detach everything and remove the pins: Services stop working on this node')
+  .option('--kube-proxy', "remove what kube-proxy left instead: its nftables tables, its chains of iptables, its ipvs device; Maglane's own stays")
+  .action(async ({ bpffs, output, kubeProxy }: Inspect & { readonly kubeProxy?: true }) => {
+    const { cleanup, cleanupOfKubeProxy } = await import('./cleanup.ts');
+    await (kubeProxy === true ? cleanupOfKubeProxy(outputFormat(output)) : cleanup(bpffs, outputFormat(output)));
+  });
 
 inspector('version', 'what this is').action(async (options: Inspect) =>
   print(outputFormat(options.output), version(), (data) => `maglane ${data.version} (node ${data.node}, abi ${data.abi})\n`),

@@ -1,4 +1,5 @@
 /** `maglane status`: is it running, where is it attached, how full is it, what became of the packets. */
+import { findKubeProxy } from '../dataplane/kube-proxy.ts';
 import { openView } from '../dataplane/view.ts';
 import type { View } from '../dataplane/view.ts';
 import type { OutputFormat } from './output.ts';
@@ -13,6 +14,8 @@ interface Status {
   readonly services: number;
   readonly frontends: number;
   readonly backends: number;
+  /** Signs of a kube-proxy, running or left over, in this network namespace. */
+  readonly kubeProxy: readonly string[];
   readonly devices: readonly Device[];
   readonly maps: ReturnType<View['maps']>;
   readonly counters: ReturnType<View['counters']>;
@@ -29,6 +32,7 @@ export async function status(bpffs: string, format: OutputFormat): Promise<void>
       services: services.length,
       frontends: frontends.length,
       backends: backends.length,
+      kubeProxy: findKubeProxy().map(({ what }) => what),
       devices: view.devices(),
       maps: view.maps(),
       counters: view.counters(),
@@ -53,7 +57,7 @@ function page(data: Status): string {
   return [agentLines(data), deviceTable(data.devices), mapTable(data), counterTable(data)].join('\n');
 }
 
-function agentLines({ agent, bpffs, services, frontends, backends }: Status): string {
+function agentLines({ agent, bpffs, services, frontends, backends, kubeProxy }: Status): string {
   const state = agent.running
     ? `running, pid ${agent.pid}, since ${time(agent.started)}`
     : `not running (last: pid ${agent.pid}); the kernel goes on with what it has`;
@@ -64,6 +68,7 @@ function agentLines({ agent, bpffs, services, frontends, backends }: Status): st
     `written   ${agent.synced === 0 ? 'never' : time(agent.synced)}`,
     `pins      ${bpffs}`,
     `serving   ${services} service ports, ${frontends} frontends, ${backends} backends`,
+    ...kubeProxy.map((what) => `beside    kube-proxy: ${what} (maglane cleanup --kube-proxy removes what it left)`),
     '',
   ].join('\n');
 }

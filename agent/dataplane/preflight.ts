@@ -2,6 +2,8 @@
 import { existsSync, readFileSync, statfsSync } from 'node:fs';
 import { release } from 'node:os';
 import { dirname } from 'node:path';
+import type { Ports } from './settings.ts';
+import { readSettings, snatPortsObstacle } from './settings.ts';
 
 /** Facts about the host; file system types are statfs(2) magic numbers, 0 when there is no such path. */
 export interface HostFacts {
@@ -33,8 +35,9 @@ const OLDEST_KERNEL = [6, 1] as const;
  * @param cgroup "" when none was given and none found.
  * @returns one line for each obstacle: what is wrong, and what would be right. Empty: none.
  */
-export function preflight({ bpffs, cgroup }: { readonly bpffs: string; readonly cgroup: string }): readonly string[] {
-  return obstacles({
+export function preflight({ bpffs, cgroup, snatPorts }: { readonly bpffs: string; readonly cgroup: string; readonly snatPorts: Ports }): readonly string[] {
+  const ports = snatPortsObstacle(snatPorts, readSettings());
+  const others = obstacles({
     capabilities: effectiveCapabilities(readFileSync('/proc/self/status', 'utf8')),
     kernel: release(),
     hasBtf: existsSync('/sys/kernel/btf/vmlinux'),
@@ -43,6 +46,7 @@ export function preflight({ bpffs, cgroup }: { readonly bpffs: string; readonly 
     cgroup,
     cgroupType: fileSystemType(cgroup),
   });
+  return ports === undefined ? others : [...others, ports];
 }
 
 /** Pure part of `preflight`. */
