@@ -1,7 +1,7 @@
 # Everything starts here: `make` prints what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build demo test test-unit test-kernel test-cluster bench lint format clean FORCE
+.PHONY: help setup build demo test test-unit test-kernel test-cluster test-differential bench lint format clean FORCE
 
 PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 NODE := node_modules/node/bin/node
@@ -20,8 +20,8 @@ build: build/maglane.mjs build/maglane.node ## build the command, ./bin/maglane
 demo: build ## two nodes, real traffic, in under 3 minutes
 	@tools/on-kernel $(NODE) test/demo.ts
 
-test: build ## all tests: unit, kernel, cluster
-	@$(NODE) tools/test.ts unit kernel cluster
+test: build ## all tests: unit, kernel, cluster, differential
+	@$(NODE) tools/test.ts unit kernel cluster differential
 
 test-unit: build ## tests that need no kernel
 	@$(NODE) tools/test.ts unit
@@ -31,6 +31,9 @@ test-kernel: build ## tests on the kernel, in network namespaces
 
 test-cluster: build ## tests against a real Kubernetes API server
 	@REQUIRE_CLUSTER=1 $(NODE) tools/test.ts cluster
+
+test-differential: build ## the same histories to kube-proxy and Maglane [HISTORIES=200] [SEED=1]
+	@REQUIRE_CLUSTER=1 $(NODE) tools/test.ts differential
 
 bench: build ## beside the real kube-proxy, interleaved; writes docs/benchmarks.md [QUICK=1] [BENCH=cell]
 	@tools/setup --bench

@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 /** In a VM without KVM (tools/vm) everything takes its time. */
 const patience = process.env['MAGLANE_VM'] === undefined ? 1 : 10;
 
-/** Unit tests run in threads; kernel and cluster tests share one kernel, so they run one file at a time. */
+/** Unit tests run in threads; the others share one kernel, so they run one file at a time. */
 const onKernel = { pool: 'forks', fileParallelism: false, testTimeout: 60_000 * patience, hookTimeout: 120_000 * patience } as const;
 
 export default defineConfig({
@@ -12,6 +12,7 @@ export default defineConfig({
       { test: { name: 'unit', include: ['test/unit/**/*.test.ts'], pool: 'threads' } },
       { test: { name: 'kernel', include: ['test/kernel/**/*.test.ts'], ...onKernel } },
       { test: { name: 'cluster', include: ['test/cluster/**/*.test.ts'], ...onKernel } },
+      { test: { name: 'differential', include: ['test/differential/**/*.test.ts'], ...onKernel } },
     ],
   },
 });

@@ -1,6 +1,6 @@
 /**
  * Runs the given vitest projects one after the other, each where it can run, and ends with one
- * plain line over all of them: `N passed, N failed, N skipped`. `node tools/test.ts unit kernel cluster`
+ * plain line over all of them: `N passed, N failed, N skipped`. `node tools/test.ts unit kernel cluster differential`
  *
  * REQUIRE_KERNEL=1, REQUIRE_CLUSTER=1: what cannot run there is a failure. Without them the run
  * passes, and its last lines say what did not run, and why.
@@ -46,7 +46,7 @@ function runProject(project: string): Outcome {
   console.log(`\n== ${project} tests`);
   if (project === 'unit') return vitest(project, []);
   if (project === 'kernel') return vitest(project, ['tools/on-kernel']);
-  if (project !== 'cluster') throw new Error(`no tests are called "${project}": unit, kernel or cluster would be`);
+  if (project !== 'cluster' && project !== 'differential') throw new Error(`no tests are called "${project}": unit, kernel, cluster or differential would be`);
 
   const components = spawnSync('tools/components', { cwd: root, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' });
   const folder = components.stdout.trim();

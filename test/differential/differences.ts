@@ -1,0 +1,49 @@
+/**
+ * Where Maglane means to differ from kube-proxy: all of it, and nowhere else. docs/differences.md gives the
+ * reasons for people, under the same names.
+ */
+import type { Question } from './answer.ts';
+import type { Difference } from './compare.ts';
+
+export interface Deliberate {
+  /** As docs/differences.md heads it. */
+  readonly name: string;
+  /** Whether a difference is this one; undefined: this test cannot see it, others do. */
+  readonly explains?: (difference: Difference) => boolean;
+}
+
+const isFromSocket = ({ question }: Difference): boolean => question.source.name === 'node' || question.source.name === 'pod here';
+
+const isLoopback = ({ address }: Question): boolean => address === '::1' || address.startsWith('127.');
+
+export const DIFFERENCES: readonly Deliberate[] = [
+  {
+    name: 'A socket keeps its own source',
+    explains: (difference) => difference.in === 'masquerade' && isFromSocket(difference) && difference.target?.masquerade === false,
+  },
+  {
+    name: 'An endpoint on this node sees the client',
+    explains: (difference) => difference.in === 'masquerade' && !isFromSocket(difference) && difference.target?.masquerade === false,
+  },
+  {
+    name: 'What is sent on to another node is always masqueraded',
+    explains: (difference) => difference.in === 'masquerade' && !isFromSocket(difference) && difference.target?.masquerade === true,
+  },
+  { name: 'What is dropped or rejected is refused at once to a socket' },
+  { name: 'A ping of a virtual IP is answered' },
+  {
+    name: 'Node ports on 127.0.0.1 and ::1',
+    explains: ({ question, theirs }) => isLoopback(question) && question.source.name === 'node' && theirs.verdict === 'nothing',
+  },
+  {
+    name: 'A load balancer IP that is loopback is refused',
+    explains: ({ question, ours }) => isLoopback(question) && ours.verdict === 'nothing',
+  },
+  { name: 'Of two Services with one address and port the older one has it' },
+  { name: 'Slices that disagree about an endpoint are read in the order of their names' },
+  { name: 'ServiceCIDRs count at once' },
+  { name: "A health check node port answers on the node's other family" },
+  { name: 'An endpoint port out of range is refused alone' },
+  { name: 'A long name does no harm' },
+  { name: 'A UDP flow leaves its backend whenever that stops serving it' },
+];

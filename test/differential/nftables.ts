@@ -1,0 +1,316 @@
+/**
+ * Runs a table of nftables, as `nft --json list table` prints it, on the first packet of a connection.
+ *
+ * Only what kube-proxy's rules are made of, and nothing of kube-proxy itself: names of chains and
+ * sets mean nothing here, and what is not known throws. Where the kernel draws lots (numgen), every
+ * outcome is followed.
+ */
+import type { Address, Cidr } from '../../agent/model/address.ts';
+import { inRanges, parseAddress, writeAddress } from '../../agent/model/address.ts';
+
+/** The first packet of a connection, on its way. */
+export interface Packet {
+  readonly source: Address;
+  readonly destination: Address;
+  /** As nft spells it: "tcp", "udp", "sctp". */
+  readonly protocol: string;
+  readonly port: number;
+  readonly mark: number;
+  readonly dnat: boolean;
+  readonly masquerade: boolean;
+  /** Timeout in seconds of the set that remembers this source; 0: none does. */
+  readonly remembered: number;
+}
+
+export type Hook = 'prerouting' | 'input' | 'forward' | 'output' | 'postrouting';
+
+/** Where a packet stands after a hook: "accept" goes on. */
+export interface Outcome {
+  readonly verdict: 'accept' | 'drop' | 'reject';
+  readonly packet: Packet;
+}
+
+/** "continue": the chain ended without a verdict. */
+interface Step {
+  readonly verdict: Outcome['verdict'] | 'continue';
+  readonly packet: Packet;
+}
+
+/** As nft writes it: one key, which says what it is. */
+type Json = unknown;
+type Expression = Readonly<Record<string, Json>>;
+
+interface Chain {
+  readonly hook: Hook | undefined;
+  readonly priority: number;
+  readonly rules: Expression[][];
+}
+
+interface NamedSet {
+  /** By key, "10.0.0.1 . tcp . 80": the verdict of a map's element, or undefined. */
+  readonly elements: ReadonlyMap<string, Json>;
+  readonly timeout: number;
+}
+
+export class Ruleset {
+  readonly #chains = new Map<string, Chain>();
+  readonly #sets = new Map<string, NamedSet>();
+  /** Base chains of each hook, in the order in which they run. */
+  readonly #hooks: ReadonlyMap<Hook | undefined, readonly string[]>;
+  readonly #isLocal: (address: Address) => boolean;
+
+  /**
+   * @param listing what `nft --json list table` prints.
+   * @param isLocal whether an address is one of this node's own (fib type local).
+   */
+  constructor(listing: unknown, isLocal: (address: Address) => boolean) {
+    this.#isLocal = isLocal;
+    for (const object of (listing as { readonly nftables: readonly Expression[] }).nftables) {
+      const [kind, body] = only(object);
+      const { name, chain, expr, elem = [], timeout = 0, hook, prio = 0 } = body as Listed;
+      if (kind === 'chain') this.#chains.set(name, { hook, priority: prio, rules: [] });
+      else if (kind === 'set' || kind === 'map') this.#sets.set(name, { elements: new Map(elem.map(elementOf)), timeout });
+      else if (kind === 'rule') this.#chain(chain).rules.push(expr);
+    }
+    const base = [...this.#chains].filter(([, { hook }]) => hook !== undefined).sort(([, a], [, b]) => a.priority - b.priority);
+    this.#hooks = new Map([...Map.groupBy(base, ([, { hook }]) => hook)].map(([hook, chains]) => [hook, chains.map(([name]) => name)]));
+  }
+
+  /** Every way that a packet may leave a hook. */
+  run(hook: Hook, packet: Packet): Outcome[] {
+    let going: Packet[] = [packet];
+    const stopped: Outcome[] = [];
+    for (const chain of this.#hooks.get(hook) ?? []) {
+      // The policies are "accept"; and an accepted packet still meets the chains that come later.
+      const steps = going.flatMap((one) => this.#runChain(chain, one));
+      going = steps.filter(goesOn).map((step) => step.packet);
+      for (const { verdict, packet: at } of steps) if (verdict === 'drop' || verdict === 'reject') stopped.push({ verdict, packet: at });
+    }
+    return [...stopped, ...going.map((one) => ({ verdict: 'accept' as const, packet: one }))];
+  }
+
+  #chain(name: string): Chain {
+    const chain = this.#chains.get(name);
+    if (chain === undefined) throw new Error(`nftables: no chain ${name}`);
+    return chain;
+  }
+
+  #set(reference: string): NamedSet {
+    const set = this.#sets.get(reference.slice(1));
+    if (set === undefined) throw new Error(`nftables: no set ${reference}`);
+    return set;
+  }
+
+  #runChain(name: string, packet: Packet): Step[] {
+    let going = [packet];
+    const left: Step[] = [];
+    for (const rule of this.#chain(name).rules) {
+      const steps = going.flatMap((one) => this.#runRule(rule, one));
+      going = steps.filter((step) => step.next).map((step) => step.packet);
+      left.push(...steps.filter((step) => !step.next));
+    }
+    return [...left, ...going.map((one): Step => ({ verdict: 'continue', packet: one }))];
+  }
+
+  /** `next`: to the next rule; otherwise the chain is left. */
+  #runRule(rule: readonly Expression[], packet: Packet, at = 0): (Step & { readonly next: boolean })[] {
+    const expression = rule[at];
+    if (expression === undefined) return [{ verdict: 'continue', packet, next: true }];
+    const [kind, body] = only(expression);
+    const changed = (changes: Partial<Packet>) => this.#runRule(rule, { ...packet, ...changes }, at + 1);
+    switch (kind) {
+      case 'match':
+        return this.#matches(body as Match, packet) ? this.#runRule(rule, packet, at + 1) : [{ verdict: 'continue', packet, next: true }];
+      case 'mangle':
+        return changed({ mark: this.#value((body as { value: Json }).value, packet) as number });
+      case 'set':
+        return changed({ remembered: this.#set((body as { set: string }).set).timeout });
+      case 'masquerade':
+        return [{ verdict: 'accept', packet: { ...packet, masquerade: true }, next: false }];
+      case 'dnat':
+        return this.#targets(body as Dnat, packet).map(([destination, port]) => ({
+          verdict: 'accept',
+          packet: { ...packet, destination, port, dnat: true },
+          next: false,
+        }));
+      case 'vmap': {
+        const verdicts = this.#lookUp(body as Lookup, packet);
+        return verdicts.length === 0 ? this.#runRule(rule, packet, at + 1) : verdicts.flatMap((verdict) => this.#runRule([verdict as Expression], packet));
+      }
+      case 'jump':
+        return this.#runChain((body as Target).target, packet).map((step) => ({ ...step, next: step.verdict === 'continue' }));
+      case 'goto':
+        return this.#runChain((body as Target).target, packet).map((step) => ({ ...step, next: false }));
+      case 'return':
+        return [{ verdict: 'continue', packet, next: false }];
+      case 'accept':
+      case 'drop':
+      case 'reject':
+        return [{ verdict: kind, packet, next: false }];
+      default:
+        throw new Error(`nftables: unknown statement ${JSON.stringify(expression)}`);
+    }
+  }
+
+  #matches({ op, left, right }: Match, packet: Packet): boolean {
+    const value = this.#value(left, packet);
+    const holds = this.#contains(right, value, packet);
+    if (op === '==' || op === 'in') return holds;
+    if (op === '!=') return !holds;
+    throw new Error(`nftables: unknown operator ${op}`);
+  }
+
+  /** Whether what stands at the right of a match is, or holds, a value. */
+  #contains(right: Json, value: Json, packet: Packet): boolean {
+    if (typeof right === 'string' && right.startsWith('@')) return this.#set(right).elements.has(textOf(value));
+    if (typeof right !== 'object' || right === null) return textOf(right) === textOf(value);
+    const [kind, body] = only(right as Expression);
+    if (kind === 'set') return (body as Json[]).some((element) => this.#contains(element, value, packet));
+    if (kind === 'prefix') return inRanges([rangeOf(body as Prefix)], value as Address);
+    if (kind === 'range') return isBetween(body as [string, string], value as Address);
+    throw new Error(`nftables: unknown value ${JSON.stringify(right)}`);
+  }
+
+  #value(expression: Json, packet: Packet): Json {
+    if (typeof expression !== 'object' || expression === null) return expression;
+    const [kind, body] = only(expression as Expression);
+    switch (kind) {
+      case 'payload': {
+        const { field } = body as { readonly field: string };
+        if (field === 'saddr') return packet.source;
+        if (field === 'daddr') return packet.destination;
+        if (field === 'dport') return packet.port;
+        break;
+      }
+      case 'meta': {
+        const { key } = body as { readonly key: string };
+        if (key === 'mark') return packet.mark;
+        if (key === 'l4proto') return packet.protocol;
+        break;
+      }
+      case 'ct': {
+        const { key } = body as { readonly key: string };
+        if (key === 'state') return 'new';
+        if (key === 'status') return packet.dnat ? 'dnat' : '';
+        break;
+      }
+      case 'fib': {
+        const { flags } = body as { readonly flags: readonly string[] };
+        return this.#isLocal(flags.includes('saddr') ? packet.source : packet.destination) ? 'local' : 'unicast';
+      }
+      case 'concat':
+        return (body as Json[])
+          .map((part) => this.#value(part, packet))
+          .map(textOf)
+          .join(' . ');
+      case '&':
+      case '|':
+      case '^': {
+        const [a, b] = (body as Json[]).map((part) => this.#value(part, packet) as number) as [number, number];
+        return kind === '&' ? a & b : kind === '|' ? a | b : a ^ b;
+      }
+      default:
+    }
+    throw new Error(`nftables: unknown expression ${JSON.stringify(expression)}`);
+  }
+
+  /** What a map may answer: with numgen as key, everything in it. */
+  #lookUp({ key, data }: Lookup, packet: Packet): Json[] {
+    const elements = typeof data === 'string' ? this.#set(data).elements : new Map((data as { readonly set: Json[] }).set.map(elementOf));
+    if (typeof key === 'object' && key !== null && 'numgen' in key) return [...elements.values()];
+    const text = textOf(this.#value(key, packet));
+    return elements.has(text) ? [elements.get(text)] : [];
+  }
+
+  #targets({ addr, port }: Dnat, packet: Packet): [Address, number][] {
+    if (typeof addr === 'string') return [[addressOf(addr), port ?? packet.port]];
+    const [kind, body] = only(addr);
+    if (kind !== 'map') throw new Error(`nftables: unknown target ${JSON.stringify(addr)}`);
+    return this.#lookUp(body as Lookup, packet).map((value) => {
+      const [to, toPort] = (value as { readonly concat: [string, number] }).concat;
+      return [addressOf(to), toPort];
+    });
+  }
+}
+
+/** Fields of chains, sets and rules; each has some of them. */
+interface Listed {
+  readonly name: string;
+  readonly chain: string;
+  readonly expr: Expression[];
+  readonly elem?: readonly Json[];
+  readonly timeout?: number;
+  readonly hook?: Hook;
+  readonly prio?: number;
+}
+
+interface Match {
+  readonly op: string;
+  readonly left: Json;
+  readonly right: Json;
+}
+
+interface Lookup {
+  readonly key: Json;
+  /** "@name", or a set written out. */
+  readonly data: Json;
+}
+
+interface Dnat {
+  readonly addr: string | Expression;
+  readonly port?: number;
+}
+
+interface Target {
+  readonly target: string;
+}
+
+interface Prefix {
+  readonly addr: string;
+  readonly len: number;
+}
+
+const goesOn = (step: Step): boolean => step.verdict === 'continue' || step.verdict === 'accept';
+
+/** The single key of an object, and what it holds. */
+function only(object: Expression): [string, Json] {
+  const [entry, ...rest] = Object.entries(object);
+  if (entry === undefined || rest.length > 0) throw new Error(`nftables: not one key: ${JSON.stringify(object)}`);
+  return entry;
+}
+
+/** An element of a set, or of a map with its value; either may be wrapped to carry a comment. */
+function elementOf(element: Json): [string, Json] {
+  return Array.isArray(element) ? [textOf(unwrapped(element[0])), element[1]] : [textOf(unwrapped(element)), undefined];
+}
+
+function unwrapped(element: Json): Json {
+  return typeof element === 'object' && element !== null && 'elem' in element ? (element.elem as { readonly val: Json }).val : element;
+}
+
+/** A value as the key of a set. */
+function textOf(value: Json): string {
+  if (typeof value === 'object' && value !== null && 'concat' in value) return (value.concat as Json[]).map(textOf).join(' . ');
+  if (typeof value === 'string' || typeof value === 'number') return String(value);
+  throw new Error(`nftables: unknown value ${JSON.stringify(value)}`);
+}
+
+function addressOf(text: string): Address {
+  const address = parseAddress(text);
+  if (address === undefined) throw new Error(`nftables: not an address: ${text}`);
+  return address;
+}
+
+const rangeOf = ({ addr, len }: Prefix): Cidr => ({ base: addressOf(addr), prefix: len });
+
+/** Whether an address lies in a-b, both included. */
+function isBetween([first, last]: [string, string], address: Address): boolean {
+  const [low, high, value] = [addressOf(first), addressOf(last), address].map(numberOf) as [bigint, bigint, bigint];
+  return low <= value && value <= high;
+}
+
+function numberOf(address: Address): bigint {
+  const bytes = new Uint8Array(16);
+  writeAddress(address, bytes, 0);
+  return bytes.reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+}
