@@ -1,5 +1,6 @@
 /** `maglane agent`: puts the parts together, and takes them apart again without disturbing anything. */
 import native from '../../native/index.js';
+import type { ConfigFile } from '../config/file.ts';
 import type { AgentOptions } from '../config/options.ts';
 import { version } from '../cli/version.ts';
 import type { Cutter } from '../dataplane/cut.ts';
@@ -26,10 +27,13 @@ import { Problems } from './problems.ts';
 
 /**
  * Runs until SIGTERM or SIGINT; what is pinned stays and goes on.
+ * @param file what the log should say of the --config file: it is read before there is a log.
  * @throws Error with one line when it cannot start (exit code 1).
  */
-export async function runAgent(options: AgentOptions): Promise<void> {
+export async function runAgent(options: AgentOptions, file?: Pick<ConfigFile, 'warnings' | 'idle'>): Promise<void> {
   const log = createLog(options.logLevel, options.logFormat);
+  for (const warning of file?.warnings ?? []) log.warn(warning);
+  if (file !== undefined && file.idle.length > 0) log.info('these mean nothing to eBPF and have no effect', { options: file.idle.join(',') });
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => {

@@ -75,20 +75,21 @@ function inspector(name: string, description: string): Command {
 
 function agentCommand(): void {
   const agent = program.command('agent').description('run on a node: watch, program the kernel, stay out of the way').allowExcessArguments(false);
-  agent.option('--config <FILE>', 'the same options in YAML, by their names in camel case');
+  agent.option('--config <FILE>', 'the same options in YAML, by their names in camel case; or a KubeProxyConfiguration');
   for (const row of optionRows()) {
     const boolean = row.value === 'true|false';
     const help = row.default === '' ? row.help : `${row.help} (default: ${row.default})`;
     agent.addOption(new Option(`${row.flag} ${boolean ? `[${row.value}]` : `<${row.value}>`}`, help));
   }
   agent.action(async (flags: Record<string, string | true>) => {
-    const given: Map<OptionKey, Given> = typeof flags['config'] === 'string' ? await readConfigFile(flags['config']) : new Map();
+    const file = typeof flags['config'] === 'string' ? await readConfigFile(flags['config']) : undefined;
+    const given = new Map<OptionKey, Given>(file?.given);
     for (const { key } of optionRows()) {
       const value = flags[key];
       if (value !== undefined) given.set(key, { from: flagOf(key), value: value === true ? 'true' : value });
     }
     const options = readOptions(given);
-    await (await import('../agent/agent.ts')).runAgent(options);
+    await (await import('../agent/agent.ts')).runAgent(options, file);
   });
 }
 

@@ -92,9 +92,9 @@ describe('--config', () => {
   const path = join(folder, 'config.yaml');
   afterEach(() => rmSync(path, { force: true }));
   afterAll(() => rmSync(folder, { recursive: true }));
-  const load = async (content: string): Promise<Map<OptionKey, Given>> => {
+  const load = async (content: string): Promise<ReadonlyMap<OptionKey, Given>> => {
     writeFileSync(path, content);
-    return readConfigFile(path);
+    return (await readConfigFile(path)).given;
   };
 
   test('gives options by name, lists as lists', async () => {
@@ -118,7 +118,8 @@ describe('--config', () => {
   test.each([
     ['an unknown key', 'xdpmode: auto\n', /"xdpmode": expected one of source, /],
     ['no mapping', '- a\n', /a mapping of options at the top/],
-    ['no YAML', 'a: [\n', /expected YAML: /],
+    ['no YAML', 'a: [\n', /expected YAML: .* at line 2/],
+    ['a key given twice', 'xdpMode: off\nxdpMode: auto\n', /expected YAML: Map keys must be unique at line 2/],
     ['a nested mapping', 'devices: {a: b}\n', /expected a value or a list of values/],
   ])('%s is refused', async (_, content, message) => {
     await expect(load(content)).rejects.toThrow(message);

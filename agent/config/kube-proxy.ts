@@ -1,0 +1,206 @@
+/**
+ * KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1) in --config: the file of a cluster that
+ * ran kube-proxy serves as it is. Every field is in one table: what it may hold, and what becomes of it.
+ */
+import { isIP } from 'node:net';
+import type { ConfigFile } from './file.ts';
+import type { Given, OptionKey } from './options.ts';
+import { UsageError } from './usage-error.ts';
+import { cidr, Expected, list } from './values.ts';
+import { familyOf } from '../model/address.ts';
+
+export const API_VERSION = 'kubeproxy.config.k8s.io/v1alpha1';
+export const KIND = 'KubeProxyConfiguration';
+
+/** Whether a file says that it is of some API: Maglane's own keys have neither field. */
+export function hasKind(fields: Readonly<Record<string, unknown>>): boolean {
+  return 'apiVersion' in fields || 'kind' in fields;
+}
+
+/** What a field may hold; the text completes "expected ...". */
+interface Type {
+  readonly right: string;
+  readonly holds: (value: unknown) => boolean;
+}
+
+interface Field {
+  readonly type: Type;
+  /** The option that it sets; `text` gives undefined where the option's own default stands. */
+  readonly sets?: OptionKey;
+  readonly text?: (value: never, all: Settings) => string | undefined;
+  /** "idle": means nothing to eBPF. "missing": would mean something, and has no effect yet. */
+  readonly effect: 'sets' | 'idle' | 'missing';
+  /** A value that asks for nothing: what Maglane does anyway. */
+  readonly usual?: unknown;
+}
+
+/** All that is set, by path: "clientConnection.kubeconfig". */
+type Settings = ReadonlyMap<string, unknown>;
+
+const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
+const everyValue = (value: unknown, holds: (one: unknown) => boolean): boolean => isRecord(value) && Object.values(value).every(holds);
+const whole = (min: number, max: number) => (value: unknown) => Number.isInteger(value) && Number(value) >= min && Number(value) <= max;
+
+const text: Type = { right: 'a text', holds: (value) => typeof value === 'string' };
+const bool: Type = { right: 'true or false', holds: (value) => typeof value === 'boolean' };
+const texts: Type = { right: 'a list of texts', holds: (value) => Array.isArray(value) && value.every((one) => typeof one === 'string') };
+const number: Type = { right: 'a number', holds: (value) => typeof value === 'number' };
+const count: Type = { right: 'a whole number from 0', holds: whole(0, 2 ** 31 - 1) };
+const gates: Type = { right: 'a mapping of gates to true or false', holds: (value) => everyValue(value, (one) => typeof one === 'boolean') };
+const mapping: Type = { right: 'a mapping', holds: isRecord };
+const mappings: Type = { right: 'a list of mappings', holds: (value) => Array.isArray(value) && value.every(isRecord) };
+const integer = (min: number, max: number): Type => ({ right: `a whole number from ${min} to ${max}`, holds: whole(min, max) });
+/** As Go's time.ParseDuration reads it. */
+const duration: Type = {
+  right: 'a duration such as 30s or 1h30m',
+  holds: (value) => typeof value === 'string' && /^[+-]?(0|((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+)$/.test(value),
+};
+const address: Type = { right: 'an IP address', holds: (value) => value === '' || (typeof value === 'string' && isIP(value) !== 0) };
+const among = (...words: readonly string[]): Type => ({ right: `one of ${words.join(', ')}`, holds: (value) => value === '' || words.includes(String(value)) });
+/** "v4", "v6" or one of each: more of one family would have no meaning (ValidateKubeProxyConfiguration). */
+const clusterCidr: Type = {
+  right: 'a CIDR, or one of each family: 10.244.0.0/16,fd00:244::/56',
+  holds(value) {
+    const read = typeof value === 'string' ? list(cidr)(value) : new Expected('');
+    return !(read instanceof Expected) && read.length <= 2 && new Set(read.map(({ base }) => familyOf(base))).size === read.length;
+  },
+};
+
+const sets = <T>(option: OptionKey, type: Type, text: (value: T, all: Settings) => string | undefined): Field => ({ type, sets: option, text, effect: 'sets' });
+const idle = (type: Type): Field => ({ type, effect: 'idle' });
+const missing = (type: Type, usual?: unknown): Field => ({ type, effect: 'missing', usual });
+
+const orDefault = (value: string): string | undefined => (value === '' ? undefined : value);
+
+/** Field by field, the names as v1alpha1 spells them. */
+const FIELDS: Readonly<Record<string, Field>> = {
+  featureGates: idle(gates),
+  'clientConnection.kubeconfig': sets('kubeconfig', text, orDefault),
+  'clientConnection.acceptContentTypes': idle(text),
+  'clientConnection.contentType': idle(text),
+  'clientConnection.qps': idle(number),
+  'clientConnection.burst': idle(integer(-(2 ** 31), 2 ** 31 - 1)),
+  'logging.format': sets('logFormat', among('text', 'json'), orDefault),
+  'logging.flushFrequency': idle({ right: duration.right, holds: (value) => typeof value === 'number' || duration.holds(value) }),
+  // klog's custom: 4 and more is for those who look for a fault.
+  'logging.verbosity': sets('logLevel', count, (verbosity: number) => (verbosity >= 4 ? 'debug' : 'info')),
+  'logging.vmodule': idle(mappings),
+  'logging.options': idle(mapping),
+  // Trimmed and in lower case, as kube-proxy takes it (k8s.io/component-helpers/node/util.GetHostname).
+  hostnameOverride: sets('nodeName', text, (name: string) => orDefault(name.trim().toLowerCase())),
+  bindAddress: missing(address, 'unspecified'),
+  healthzBindAddress: sets('healthzBindAddress', text, (value: string, all) => withPort(value, isIPv6(all) ? '[::]' : '0.0.0.0', 10_256)),
+  metricsBindAddress: sets('metricsBindAddress', text, (value: string, all) => withPort(value, isIPv6(all) ? '[::1]' : '127.0.0.1', 10_249)),
+  bindAddressHardFail: idle(bool),
+  enableProfiling: missing(bool),
+  showHiddenMetricsForVersion: idle(text),
+  mode: idle(among('iptables', 'ipvs', 'nftables')),
+  detectLocalMode: missing(among('ClusterCIDR', 'NodeCIDR', 'BridgeInterface', 'InterfaceNamePrefix'), 'ClusterCIDR'),
+  'detectLocal.bridgeInterface': missing(text),
+  'detectLocal.interfaceNamePrefix': missing(text),
+  clusterCIDR: sets('clusterCidr', clusterCidr, orDefault),
+  nodePortAddresses: sets('nodeportAddresses', texts, (ranges: readonly string[]) => orDefault(ranges.join(','))),
+  oomScoreAdj: idle(integer(-1000, 1000)),
+  configSyncPeriod: idle(duration),
+  'iptables.masqueradeBit': idle(integer(0, 31)),
+  'iptables.masqueradeAll': missing(bool),
+  'iptables.localhostNodePorts': sets('localhostNodeports', bool, String),
+  'iptables.syncPeriod': idle(duration),
+  'iptables.minSyncPeriod': idle(duration),
+  'nftables.masqueradeBit': idle(integer(0, 31)),
+  'nftables.masqueradeAll': missing(bool),
+  'nftables.syncPeriod': idle(duration),
+  'nftables.minSyncPeriod': idle(duration),
+  'ipvs.syncPeriod': idle(duration),
+  'ipvs.minSyncPeriod': idle(duration),
+  'ipvs.scheduler': idle(text),
+  'ipvs.excludeCIDRs': idle(texts),
+  'ipvs.strictARP': idle(bool),
+  'ipvs.tcpTimeout': idle(duration),
+  'ipvs.tcpFinTimeout': idle(duration),
+  'ipvs.udpTimeout': idle(duration),
+  'conntrack.maxPerCore': idle(count),
+  'conntrack.min': idle(count),
+  'conntrack.tcpEstablishedTimeout': idle(duration),
+  'conntrack.tcpCloseWaitTimeout': idle(duration),
+  'conntrack.tcpBeLiberal': idle(bool),
+  'conntrack.udpTimeout': idle(duration),
+  'conntrack.udpStreamTimeout': idle(duration),
+  winkernel: idle(mapping),
+  windowsRunAsService: idle(bool),
+  portRange: idle(text),
+};
+
+/** Every field that is known, with what becomes of it: for the documentation. */
+export function kubeProxyFields(): readonly { path: string; effect: Field['effect']; option: OptionKey | undefined }[] {
+  return Object.entries(FIELDS).map(([path, { effect, sets: option }]) => ({ path, effect, option }));
+}
+
+/**
+ * Reads a KubeProxyConfiguration as kube-proxy does: what it does not know is warned of and passed over.
+ * @param fields the parsed file. @param file its path, for messages.
+ * @throws UsageError for another kind or version, a wrong type or a bad value.
+ */
+export function readKubeProxyConfiguration(fields: Readonly<Record<string, unknown>>, file: string): ConfigFile {
+  const { apiVersion, kind, ...rest } = fields;
+  if (apiVersion !== API_VERSION) throw new UsageError(`${file}: apiVersion`, apiVersion ?? '', `${API_VERSION}, or neither apiVersion nor kind`);
+  if (kind !== KIND) throw new UsageError(`${file}: kind`, kind ?? '', KIND);
+  // Absent is as good as "": these defaults follow bindAddress.
+  const settings = new Map<string, unknown>([
+    ['healthzBindAddress', ''],
+    ['metricsBindAddress', ''],
+  ]);
+  const warnings = flatten(rest, '', file, settings).map((path) => `${file}: unknown field "${path}" is passed over`);
+
+  const given = new Map<OptionKey, Given>();
+  const without: string[] = [];
+  for (const [path, value] of settings) {
+    const field = FIELDS[path] as Field;
+    const from = `${file}: ${path}`;
+    if (!field.type.holds(value)) throw new UsageError(from, value, field.type.right);
+    if (field.sets !== undefined) {
+      const written = field.text?.(value as never, settings);
+      if (written !== undefined) given.set(field.sets, { from, value: written });
+    } else if (asksForSomething(field, value)) {
+      if (field.effect === 'idle') without.push(path);
+      else warnings.push(`${from} ${JSON.stringify(value)} has no effect yet`);
+    }
+  }
+  return { given, warnings, idle: without };
+}
+
+/** Collects what is set, by path; null is as good as absent. @returns the paths of unknown fields. */
+function flatten(fields: Readonly<Record<string, unknown>>, prefix: string, file: string, into: Map<string, unknown>): string[] {
+  return Object.entries(fields).flatMap(([name, value]) => {
+    const path = `${prefix}${name}`;
+    const section = Object.keys(FIELDS).some((known) => known.startsWith(`${path}.`));
+    if (!section && !Object.hasOwn(FIELDS, path)) return [path];
+    if (value === null) return [];
+    if (!section) into.set(path, value);
+    else if (isRecord(value)) return flatten(value, `${path}.`, file, into);
+    else throw new UsageError(`${file}: ${path}`, value, 'a mapping');
+    return [];
+  });
+}
+
+/** Files made by tools spell out every zero: those ask for nothing. */
+function asksForSomething({ usual }: Field, value: unknown): boolean {
+  if (usual === 'unspecified') return value !== '' && value !== '0.0.0.0' && value !== '::';
+  return !isZero(value) && value !== usual;
+}
+
+function isZero(value: unknown): boolean {
+  if (typeof value === 'object') return Object.values(value ?? {}).every(isZero);
+  return value === 0 || value === false || /^(0+(s|m0s|h0m0s)?)?$/.test(String(value));
+}
+
+function isIPv6(all: Settings): boolean {
+  return isIP(String(all.get('bindAddress') ?? '')) === 6;
+}
+
+/** "" is the default for the family, an address alone gets the usual port (SetDefaults_KubeProxyConfiguration). */
+function withPort(value: string, host: string, port: number): string {
+  if (value === '') return `${host}:${port}`;
+  const family = isIP(value);
+  return family === 0 ? value : `${family === 6 ? `[${value}]` : value}:${port}`;
+}
