@@ -1,36 +1,38 @@
 /** `maglane agent`: puts the parts together, and takes them apart again without disturbing anything. */
 import native from '../../native/index.js';
-import type { ConfigFile } from '../config/file.ts';
+import type { Interface } from '../../native/index.js';
 import type { AgentOptions } from '../config/options.ts';
+import type { Resolved } from '../config/resolve.ts';
 import { version } from '../cli/version.ts';
 import type { Cutter } from '../dataplane/cut.ts';
 import { Dataplane } from '../dataplane/dataplane.ts';
+import type { DeviceChoice } from '../dataplane/devices.ts';
 import { findCgroup, limitations, preflight } from '../dataplane/preflight.ts';
 import { readSettings, shortcomings } from '../dataplane/settings.ts';
-import type { Address } from '../model/address.ts';
 import { familyOf } from '../model/address.ts';
 import { Model } from '../model/model.ts';
-import type { Node } from '../model/objects.ts';
 import type { Log } from '../observe/log.ts';
 import { createLog } from '../observe/log.ts';
 import { Metrics } from '../observe/metrics.ts';
 import { serve } from '../observe/server.ts';
 import type { Source } from '../source/source.ts';
+import { watchConfig } from './config-watch.ts';
 import { Controller } from './controller.ts';
 import { DeviceFollower } from './devices.ts';
 import type { Health } from './health.ts';
 import { healthz } from './health.ts';
 import { watchForKubeProxy } from './kube-proxy.ts';
 import { agentMetrics, watchMetrics } from './metrics.ts';
-import { nodeAddresses, nodePortAddresses } from './node.ts';
 import { Problems } from './problems.ts';
+import { detectByDevice, ThisNode } from './this-node.ts';
 
 /**
  * Runs until SIGTERM or SIGINT; what is pinned stays and goes on.
- * @param file what the log should say of the --config file: it is read before there is a log.
+ * @param again resolves the same command line once more, when its --config file has changed.
  * @throws Error with one line when it cannot start (exit code 1).
  */
-export async function runAgent(options: AgentOptions, file?: Pick<ConfigFile, 'warnings' | 'idle'>): Promise<void> {
+export async function runAgent(resolved: Resolved, again: () => Promise<Resolved>): Promise<void> {
+  const { options, file } = resolved;
   const log = createLog(options.logLevel, options.logFormat);
   for (const warning of file?.warnings ?? []) log.warn(warning);
   if (file !== undefined && file.idle.length > 0) log.info('these mean nothing to eBPF and have no effect', { options: file.idle.join(',') });
@@ -52,7 +54,9 @@ export async function runAgent(options: AgentOptions, file?: Pick<ConfigFile, 'w
     log,
   );
   try {
-    await new Agent(options, log, metrics, source, dataplane).run(stop);
+    const agent = new Agent(options, log, metrics, source, dataplane);
+    watchConfig({ resolved, again, log, changed: (error) => agent.fail(error) }, stop.signal);
+    await agent.run(stop);
   } finally {
     dataplane.close();
   }
@@ -69,9 +73,10 @@ class Agent {
   readonly #cutter: Cutter;
   readonly #metrics: Metrics;
   readonly #health: Health = { synced: 0, failingSince: 0 };
-  #node: Node | undefined;
-  #addresses: readonly Address[] = [];
+  readonly #node: ThisNode;
   readonly #problems: Problems;
+  #follower: DeviceFollower | undefined;
+  readonly #failed = Promise.withResolvers<never>();
 
   constructor(options: AgentOptions, log: Log, metrics: Metrics, source: Source, dataplane: Dataplane) {
     this.#options = options;
@@ -79,7 +84,8 @@ class Agent {
     this.#metrics = metrics;
     this.#source = source;
     this.#dataplane = dataplane;
-    this.#model = new Model(this.#facts([]));
+    this.#node = new ThisNode({ options, log, interfaces: native.interfaces(), fail: (error) => this.fail(error) });
+    this.#model = new Model(this.#node.facts);
     const observed = agentMetrics(this.#metrics, this.#model, dataplane, () => this.#controller.usage);
     this.#problems = new Problems(log, metrics);
     this.#cutter = dataplane.cutter(log, (sockets) => observed.cuts.add({}, sockets));
@@ -89,7 +95,9 @@ class Agent {
       problems: this.#problems,
       log,
       onNode: (name, node) => {
-        if (name === options.nodeName) this.#node = node;
+        if (name !== options.nodeName) return;
+        this.#node.update(node);
+        this.#follower?.look();
       },
       onWrites: (writes) => this.#cutter.after(writes),
       onSync: (seconds) => {
@@ -103,6 +111,11 @@ class Agent {
         this.#health.failingSince ||= Date.now();
       },
     });
+  }
+
+  /** Ends `run` with an error: a part other than the source cannot go on. */
+  fail(error: Error): void {
+    this.#failed.reject(error);
   }
 
   /** Runs until `stop` aborts, or a part fails for good: then it aborts `stop` and throws. */
@@ -120,7 +133,7 @@ class Agent {
       watchForKubeProxy(this.#log, this.#metrics, stop.signal);
       if (healthzBindAddress !== undefined) await serve('--healthz-bind-address', healthzBindAddress, { '/healthz': health, '/livez': health }, stop.signal);
       if (metricsBindAddress !== undefined) await serve('--metrics-bind-address', metricsBindAddress, { '/metrics': page }, stop.signal);
-      await Promise.all([this.#source.run(this.#controller, stop.signal), this.#start(stop.signal)]);
+      await Promise.race([Promise.all([this.#source.run(this.#controller, stop.signal), this.#start(stop.signal)]), this.#failed.promise]);
     } finally {
       stop.abort();
       this.#controller.stop();
@@ -133,43 +146,40 @@ class Agent {
     const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
     await Promise.race([this.#controller.listed, aborted]);
     if (signal.aborted) return;
-    const interfaces = native.interfaces();
-    this.#addresses = nodeAddresses(this.#options.nodeIp, this.#node, interfaces);
-    if (this.#addresses.length === 0) throw new Error('no address of this node is known: give --node-ip, or a Node object with status.addresses');
-    for (const line of shortcomings(this.#options.snatPorts, this.#addresses.map(familyOf), readSettings())) this.#log.warn(line);
-    this.#model.setFacts(this.#facts(nodePortAddresses(this.#options.nodeportAddresses, this.#addresses, interfaces)));
+    await this.#node.known(() => native.interfaces(), signal);
+    if (signal.aborted) return;
+    const { nodeAddresses } = this.#node.facts;
+    for (const line of shortcomings(this.#options.snatPorts, nodeAddresses.map(familyOf), readSettings())) this.#log.warn(line);
+    this.#model.setFacts(this.#node.facts);
     this.#controller.start();
     await Promise.race([this.#controller.firstSync, aborted]);
     if (signal.aborted) return;
-    this.#follower().start(signal);
+    this.#follow(signal);
     this.#cutter.soon();
     const { services, slices, endpoints } = this.#model.counts;
     // Most of what was read to start is not needed again, and counts as ours while it is resident.
     native.releaseCode();
-    this.#log.info('serving', { services, slices, endpoints, nodeIp: this.#addresses.join(',') });
+    this.#log.info('serving', { services, slices, endpoints, nodeIp: this.#node.facts.nodeAddresses.join(',') });
     await aborted;
   }
 
-  #follower(): DeviceFollower {
-    const { devices, podDevices } = this.#options;
-    const choice = { names: devices, nodeIps: this.#addresses, podDevices };
-    return new DeviceFollower(choice, { dataplane: this.#dataplane, log: this.#log, problems: this.#problems, metrics: this.#metrics });
+  #follow(signal: AbortSignal): void {
+    const parts = { dataplane: this.#dataplane, log: this.#log, problems: this.#problems, metrics: this.#metrics };
+    this.#follower = new DeviceFollower((interfaces) => this.#devices(interfaces), parts);
+    this.#follower.start(signal);
   }
 
-  #facts(nodePorts: readonly Address[]) {
-    const { nodeName, localhostNodeports, algorithm } = this.#options;
-    return {
-      name: nodeName,
-      zone: '',
-      nodePortAddresses: nodePorts,
-      localhostNodePorts: localhostNodeports,
-      defaultAlgorithm: algorithm,
-      nodeAddresses: this.#addresses,
-      detectLocal: { by: 'ranges', ranges: this.#options.clusterCidr } as const,
-      ownLbIps: false,
-      vipPing: true,
-      allowExternalIPs: true,
-    };
+  /** What is attached to, the node being what it is by now: its addresses may have changed with its interfaces or its Node object. */
+  #devices(interfaces: readonly Interface[]): DeviceChoice {
+    const facts = this.#node.refresh(interfaces);
+    if (facts !== undefined) {
+      this.#log.info('this node has changed', { nodeIp: facts.nodeAddresses.join(','), nodePorts: facts.nodePortAddresses.join(',') });
+      this.#model.setFacts(facts);
+      this.#controller.schedule();
+    }
+    const { devices, podDevices } = this.#options;
+    const detect = detectByDevice(this.#options);
+    return { names: devices, nodeIps: this.#node.facts.nodeAddresses, podDevices, ...(detect !== undefined && { detect }) };
   }
 }
 

@@ -1,5 +1,6 @@
 /** Keeps the programs on this node's devices, as these come and go. */
 import native from '../../native/index.js';
+import type { Interface } from '../../native/index.js';
 import type { Attached } from '../dataplane/dataplane.ts';
 import type { DeviceChoice } from '../dataplane/devices.ts';
 import { chooseDevices } from '../dataplane/devices.ts';
@@ -24,16 +25,16 @@ export interface FollowerOptions {
 
 export class DeviceFollower {
   readonly #options: FollowerOptions;
-  readonly #choice: DeviceChoice;
+  readonly #choose: (interfaces: readonly Interface[]) => DeviceChoice;
   #attached: Attached = { devices: [], problems: [], pending: 0 };
   /** What the log said last of uplinks and tunnels. */
   #told = '';
   #waiting: NodeJS.Timeout | undefined;
   #changed = false;
 
-  /** @param choice what is attached to, for as long as this follows. */
-  constructor(choice: DeviceChoice, options: FollowerOptions) {
-    this.#choice = choice;
+  /** @param choose says what is attached to, each time the devices are looked at. */
+  constructor(choose: (interfaces: readonly Interface[]) => DeviceChoice, options: FollowerOptions) {
+    this.#choose = choose;
     this.#options = options;
     options.metrics.gauge('maglane_devices', 'Devices with programs, by what they lead to and how the programs run.', () => this.#counts());
   }
@@ -45,7 +46,7 @@ export class DeviceFollower {
    */
   start(signal: AbortSignal): void {
     // Watching begins before the first look, so that nothing is missed in between.
-    const unwatch = native.watchInterfaces(() => this.#onChange());
+    const unwatch = native.watchInterfaces(() => this.look());
     try {
       this.#attach(true);
     } catch (error) {
@@ -64,14 +65,15 @@ export class DeviceFollower {
     );
   }
 
-  #onChange(): void {
+  /** Looks at the devices, now or within PAUSE_MS: something has changed. */
+  look(): void {
     this.#changed = true;
     if (this.#waiting !== undefined) return;
     this.#changed = false;
     this.#attachAgain(false);
     this.#waiting = setTimeout(() => {
       this.#waiting = undefined;
-      if (this.#changed) this.#onChange();
+      if (this.#changed) this.look();
     }, PAUSE_MS);
   }
 
@@ -85,8 +87,10 @@ export class DeviceFollower {
 
   #attach(recheck: boolean): void {
     const { dataplane, log, problems } = this.#options;
-    const chosen = chooseDevices(native.interfaces(), this.#choice);
-    this.#attached = dataplane.attach(chosen.wanted, this.#choice.nodeIps, recheck);
+    const interfaces = native.interfaces();
+    const choice = this.#choose(interfaces);
+    const chosen = chooseDevices(interfaces, choice);
+    this.#attached = dataplane.attach(chosen.wanted, choice.nodeIps, recheck);
     problems.set('devices', 'devices', [
       ...chosen.missing.map((name) => deviceProblem(name, 'is not there: it is attached to once it is')),
       ...chosen.unfit.map((name) => deviceProblem(name, 'has no Ethernet headers and gets no programs: Services are not served to what comes in there')),
@@ -96,7 +100,7 @@ export class DeviceFollower {
     const told = others.map(({ name, mode }) => `${name}=${mode}`).join(' ');
     if (told !== this.#told) log.info('devices', { attached: told, pods: this.#attached.devices.length - others.length });
     this.#told = told;
-    if (this.#attached.pending > 0) setImmediate(() => this.#onChange());
+    if (this.#attached.pending > 0) setImmediate(() => this.look());
   }
 
   #counts(): [{ leads_to: string; mode: string }, number][] {

@@ -8,13 +8,13 @@ import type { Node } from '../model/objects.ts';
 const NOT_UPLINKS = new Set(['bridge', 'vxlan', 'geneve', 'wireguard', 'dummy', 'tun', 'ipip', 'ip_tunnel', 'sit', 'gre']);
 
 /**
- * This node's addresses, the first of each family, most trusted first: as asked for, as its Node object
- * says (InternalIP before ExternalIP, as kube-proxy takes them), else the first global one of an uplink.
+ * This node's addresses, the first of each family: as asked for; where that names none of a family, as its Node object
+ * says (InternalIP before ExternalIP, as kube-proxy takes them); where neither names any, the first global ones of an uplink.
  */
 export function nodeAddresses(asked: readonly Address[], node: Node | undefined, interfaces: readonly Interface[]): readonly Address[] {
   const ofNode = (node?.addresses ?? []).map(parseAddress).filter((address) => address !== undefined);
-  const ofUplinks = localAddresses(interfaces.filter((device) => device.up && !NOT_UPLINKS.has(device.driver)));
-  const candidates = asked.length > 0 ? asked : ofNode.length > 0 ? ofNode : ofUplinks;
+  const told = [...asked, ...ofNode];
+  const candidates = told.length > 0 ? told : localAddresses(interfaces.filter((device) => device.up && !NOT_UPLINKS.has(device.driver)));
   return ([4, 6] as const).map((family) => candidates.find((address) => familyOf(address) === family)).filter((address) => address !== undefined);
 }
 

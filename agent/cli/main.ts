@@ -2,11 +2,10 @@
  * The maglane command. Each subcommand's code is imported when it runs: `maglane version` should
  * not pay for the agent. Exit codes: 0 done, 1 failed, 2 bad usage or configuration.
  */
-import { Command, CommanderError, Option } from 'commander';
-import { readConfigFile } from '../config/file.ts';
-import type { Given, OptionKey } from '../config/options.ts';
-import { flagOf, optionRows, readOptions } from '../config/options.ts';
+import { Command, CommanderError } from 'commander';
+import type { Flags } from '../config/resolve.ts';
 import { UsageError } from '../config/usage-error.ts';
+import { addModeFlags, addOptionFlags, agent } from './agent.ts';
 import { outputFormat, print } from './output.ts';
 import { version } from './version.ts';
 
@@ -21,7 +20,9 @@ const program = new Command('maglane')
   .configureOutput({ outputError: () => undefined })
   .showSuggestionAfterError();
 
-agentCommand();
+addModeFlags(addOptionFlags(program.command('agent')))
+  .description('run on a node: watch, program the kernel, stay out of the way')
+  .action(agent);
 
 inspector('services', 'what every Service does: its frontends, its backends, how it chooses')
   .argument('[name]', 'only this Service: NAME or NAMESPACE/NAME')
@@ -57,6 +58,11 @@ inspector('cleanup', 'detach everything and remove the pins: Services stop worki
     await (kubeProxy === true ? cleanupOfKubeProxy(outputFormat(output)) : cleanup(bpffs, outputFormat(output)));
   });
 
+addOptionFlags(program.command('config'))
+  .description('the options that the agent would run with under these flags, and where each comes from')
+  .option('-o, --output <FORMAT>', 'table, json or yaml', 'table')
+  .action(async (flags: Flags) => (await import('./config.ts')).config(flags));
+
 inspector('version', 'what this is').action(async (options: Inspect) =>
   print(outputFormat(options.output), version(), (data) => `maglane ${data.version} (node ${data.node}, abi ${data.abi})\n`),
 );
@@ -71,26 +77,6 @@ function inspector(name: string, description: string): Command {
     .option('--bpffs <PATH>', 'folder of the pinned maps', '/sys/fs/bpf/maglane')
     .option('-o, --output <FORMAT>', 'table, json or yaml', 'table')
     .allowExcessArguments(false);
-}
-
-function agentCommand(): void {
-  const agent = program.command('agent').description('run on a node: watch, program the kernel, stay out of the way').allowExcessArguments(false);
-  agent.option('--config <FILE>', 'the same options in YAML, by their names in camel case; or a KubeProxyConfiguration');
-  for (const row of optionRows()) {
-    const boolean = row.value === 'true|false';
-    const help = row.default === '' ? row.help : `${row.help} (default: ${row.default})`;
-    agent.addOption(new Option(`${row.flag} ${boolean ? `[${row.value}]` : `<${row.value}>`}`, help));
-  }
-  agent.action(async (flags: Record<string, string | true>) => {
-    const file = typeof flags['config'] === 'string' ? await readConfigFile(flags['config']) : undefined;
-    const given = new Map<OptionKey, Given>(file?.given);
-    for (const { key } of optionRows()) {
-      const value = flags[key];
-      if (value !== undefined) given.set(key, { from: flagOf(key), value: value === true ? 'true' : value });
-    }
-    const options = readOptions(given);
-    await (await import('../agent/agent.ts')).runAgent(options, file);
-  });
 }
 
 /** Parses, runs, and turns every failure into one line and an exit code. */

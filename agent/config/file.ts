@@ -9,7 +9,7 @@ import { UsageError } from './usage-error.ts';
 /** What a configuration file gives. */
 export interface ConfigFile {
   readonly given: ReadonlyMap<OptionKey, Given>;
-  /** For the log, a line each: unknown and repeated fields, and those that have an effect in kube-proxy and none here yet. */
+  /** For the log, a line each: unknown and repeated fields, and those that have an effect in kube-proxy and none here. */
   readonly warnings: readonly string[];
   /** Fields, by path, that are set and mean nothing to eBPF. */
   readonly idle: readonly string[];
@@ -41,7 +41,7 @@ export async function readConfigFile(path: string): Promise<ConfigFile> {
     refuse(path, repeated[0], line);
     return { given: ownOptions(fields, path), warnings: [], idle: [] };
   }
-  const settings = readKubeProxyConfiguration(fields, path);
+  const settings = await readKubeProxyConfiguration(fields, path);
   const name = ({ pos }: YAMLError): string => /^["']?([^\s"':]+)/.exec(content.slice(pos[0]))?.[1] ?? '';
   const told = repeated.map((error) => `${path}: repeated field "${name(error)}" at line ${line(error)}: the last one stands`);
   return { ...settings, warnings: [...told, ...settings.warnings] };

@@ -28,10 +28,8 @@ interface Field {
   /** The option that it sets; `text` gives undefined where the option's own default stands. */
   readonly sets?: OptionKey;
   readonly text?: (value: never, all: Settings) => string | undefined;
-  /** "idle": means nothing to eBPF. "missing": would mean something, and has no effect yet. */
+  /** "idle": means nothing to eBPF. "missing": would mean something, and has no effect. */
   readonly effect: 'sets' | 'idle' | 'missing';
-  /** A value that asks for nothing: what Maglane does anyway. */
-  readonly usual?: unknown;
 }
 
 /** All that is set, by path: "clientConnection.kubeconfig". */
@@ -68,13 +66,13 @@ const clusterCidr: Type = {
 
 const sets = <T>(option: OptionKey, type: Type, text: (value: T, all: Settings) => string | undefined): Field => ({ type, sets: option, text, effect: 'sets' });
 const idle = (type: Type): Field => ({ type, effect: 'idle' });
-const missing = (type: Type, usual?: unknown): Field => ({ type, effect: 'missing', usual });
+const missing = (type: Type): Field => ({ type, effect: 'missing' });
 
 const orDefault = (value: string): string | undefined => (value === '' ? undefined : value);
 
 /** Field by field, the names as v1alpha1 spells them. */
 const FIELDS: Readonly<Record<string, Field>> = {
-  featureGates: idle(gates),
+  featureGates: sets('allowServiceExternalIps', gates, (given: Readonly<Record<string, boolean>>) => given['AllowServiceExternalIPs']?.toString()),
   'clientConnection.kubeconfig': sets('kubeconfig', text, orDefault),
   'clientConnection.acceptContentTypes': idle(text),
   'clientConnection.contentType': idle(text),
@@ -88,16 +86,17 @@ const FIELDS: Readonly<Record<string, Field>> = {
   'logging.options': idle(mapping),
   // Trimmed and in lower case, as kube-proxy takes it (k8s.io/component-helpers/node/util.GetHostname).
   hostnameOverride: sets('nodeName', text, (name: string) => orDefault(name.trim().toLowerCase())),
-  bindAddress: missing(address, 'unspecified'),
+  // Takes the place of the Node's address of its family, and moves the defaults below.
+  bindAddress: sets('nodeIp', address, (value: string) => (isUnspecified(value) ? undefined : value)),
   healthzBindAddress: sets('healthzBindAddress', text, (value: string, all) => withPort(value, isIPv6(all) ? '[::]' : '0.0.0.0', 10_256)),
   metricsBindAddress: sets('metricsBindAddress', text, (value: string, all) => withPort(value, isIPv6(all) ? '[::1]' : '127.0.0.1', 10_249)),
   bindAddressHardFail: idle(bool),
   enableProfiling: missing(bool),
   showHiddenMetricsForVersion: idle(text),
   mode: idle(among('iptables', 'ipvs', 'nftables')),
-  detectLocalMode: missing(among('ClusterCIDR', 'NodeCIDR', 'BridgeInterface', 'InterfaceNamePrefix'), 'ClusterCIDR'),
-  'detectLocal.bridgeInterface': missing(text),
-  'detectLocal.interfaceNamePrefix': missing(text),
+  detectLocalMode: sets('detectLocalMode', among('ClusterCIDR', 'NodeCIDR', 'BridgeInterface', 'InterfaceNamePrefix'), orDefault),
+  'detectLocal.bridgeInterface': sets('podBridgeInterface', text, orDefault),
+  'detectLocal.interfaceNamePrefix': sets('podInterfaceNamePrefix', text, orDefault),
   clusterCIDR: sets('clusterCidr', clusterCidr, orDefault),
   nodePortAddresses: sets('nodeportAddresses', texts, (ranges: readonly string[]) => orDefault(ranges.join(','))),
   oomScoreAdj: idle(integer(-1000, 1000)),
@@ -139,9 +138,9 @@ export function kubeProxyFields(): readonly { path: string; effect: Field['effec
 /**
  * Reads a KubeProxyConfiguration as kube-proxy does: what it does not know is warned of and passed over.
  * @param fields the parsed file. @param file its path, for messages.
- * @throws UsageError for another kind or version, a wrong type or a bad value.
+ * @throws UsageError for another kind or version, a wrong type, a bad value or an unknown feature gate.
  */
-export function readKubeProxyConfiguration(fields: Readonly<Record<string, unknown>>, file: string): ConfigFile {
+export async function readKubeProxyConfiguration(fields: Readonly<Record<string, unknown>>, file: string): Promise<ConfigFile> {
   const { apiVersion, kind, ...rest } = fields;
   if (apiVersion !== API_VERSION) throw new UsageError(`${file}: apiVersion`, apiVersion ?? '', `${API_VERSION}, or neither apiVersion nor kind`);
   if (kind !== KIND) throw new UsageError(`${file}: kind`, kind ?? '', KIND);
@@ -153,7 +152,7 @@ export function readKubeProxyConfiguration(fields: Readonly<Record<string, unkno
   const warnings = flatten(rest, '', file, settings).map((path) => `${file}: unknown field "${path}" is passed over`);
 
   const given = new Map<OptionKey, Given>();
-  const without: string[] = [];
+  const without = await otherGates(settings.get('featureGates'), file);
   for (const [path, value] of settings) {
     const field = FIELDS[path] as Field;
     const from = `${file}: ${path}`;
@@ -161,12 +160,22 @@ export function readKubeProxyConfiguration(fields: Readonly<Record<string, unkno
     if (field.sets !== undefined) {
       const written = field.text?.(value as never, settings);
       if (written !== undefined) given.set(field.sets, { from, value: written });
-    } else if (asksForSomething(field, value)) {
+    } else if (!isZero(value)) {
       if (field.effect === 'idle') without.push(path);
-      else warnings.push(`${from} ${JSON.stringify(value)} has no effect yet`);
+      else warnings.push(`${from} ${JSON.stringify(value)} has no effect here`);
     }
   }
   return { given, warnings, idle: without };
+}
+
+/** The gates that are named, but for the one that means something here. @throws UsageError for one that Kubernetes has not. */
+async function otherGates(given: unknown, file: string): Promise<string[]> {
+  const names = isRecord(given) ? Object.keys(given).filter((name) => name !== 'AllowServiceExternalIPs') : [];
+  if (names.length === 0) return [];
+  const { FEATURE_GATES } = await import('./feature-gates.ts');
+  const unknown = names.find((name) => !FEATURE_GATES.has(name));
+  if (unknown !== undefined) throw new UsageError(`${file}: featureGates`, unknown, 'a feature gate of Kubernetes 1.36');
+  return names.map((name) => `featureGates.${name}`);
 }
 
 /** Collects what is set, by path; null is as good as absent. @returns the paths of unknown fields. */
@@ -184,14 +193,13 @@ function flatten(fields: Readonly<Record<string, unknown>>, prefix: string, file
 }
 
 /** Files made by tools spell out every zero: those ask for nothing. */
-function asksForSomething({ usual }: Field, value: unknown): boolean {
-  if (usual === 'unspecified') return value !== '' && value !== '0.0.0.0' && value !== '::';
-  return !isZero(value) && value !== usual;
-}
-
 function isZero(value: unknown): boolean {
   if (typeof value === 'object') return Object.values(value ?? {}).every(isZero);
   return value === 0 || value === false || /^(0+(s|m0s|h0m0s)?)?$/.test(String(value));
+}
+
+function isUnspecified(address: string): boolean {
+  return address === '' || address === '0.0.0.0' || address === '::';
 }
 
 function isIPv6(all: Settings): boolean {

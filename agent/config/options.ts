@@ -60,8 +60,34 @@ const TABLE = {
     help: "devices that lead to this node's pods",
   }),
   clusterCidr: option({ value: 'CIDR[,CIDR]', read: list(cidr), default: '', help: "the pods' address ranges" }),
+  detectLocalMode: option({
+    value: 'MODE',
+    read: oneOf('ClusterCIDR', 'NodeCIDR', 'BridgeInterface', 'InterfaceNamePrefix'),
+    default: 'ClusterCIDR',
+    help: "how a source is told to be a pod: by --cluster-cidr, the Node's podCIDRs, or the device it comes from (BridgeInterface, InterfaceNamePrefix)",
+  }),
+  podBridgeInterface: option({
+    value: 'DEV',
+    read: anyText,
+    default: '',
+    help: 'the bridge that pods hang on (with --detect-local-mode BridgeInterface)',
+  }),
+  podInterfaceNamePrefix: option({
+    value: 'PREFIX',
+    read: anyText,
+    default: '',
+    help: "what names of pods' devices begin with (with --detect-local-mode InterfaceNamePrefix)",
+  }),
   nodeportAddresses: option({ value: 'primary|CIDR[,CIDR]', read: nodePortAddresses, default: 'primary', help: 'local addresses that serve nodePorts' }),
   localhostNodeports: option({ value: 'true|false', read: bool, default: 'true', help: "serve nodePorts on 127.0.0.1 and ::1 to the node's own processes" }),
+  allowServiceExternalIps: option({ value: 'true|false', read: bool, default: 'true', help: 'serve the externalIPs of Services' }),
+  ownLbIps: option({
+    value: 'true|false',
+    read: bool,
+    default: 'false',
+    help: 'reject unknown ports of load balancer and external IPs that no interface holds; where they are routed to this node, it avoids a loop',
+  }),
+  vipPing: option({ value: 'true|false', read: bool, default: 'true', help: 'answer pings of Services that have endpoints' }),
   algorithm: option({
     value: 'maglev|random',
     read: oneOf('maglev', 'random'),
@@ -111,13 +137,14 @@ export function flagOf(key: string): string {
   return `--${key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
 
-/** The table's rows for the help and the reference page. */
-export function optionRows(): readonly { key: OptionKey; flag: string; value: string; default: string; help: string }[] {
+/** The table's rows for the help and the reference page; `initial` is the default as a value. */
+export function optionRows(): readonly { key: OptionKey; flag: string; value: string; default: string; initial: string; help: string }[] {
   return (Object.entries(TABLE) as [OptionKey, Option<unknown>][]).map(([key, spec]) => ({
     key,
     flag: flagOf(key),
     value: spec.value,
     default: spec.defaultHelp ?? spec.default,
+    initial: spec.default,
     help: spec.help,
   }));
 }
@@ -143,6 +170,10 @@ export function readOptions(given: ReadonlyMap<OptionKey, Given>): AgentOptions 
   }
   const read = options as AgentOptions;
   if (read.source === 'manifests' && read.manifests === '') throw new UsageError('--manifests', '', 'a file or folder, as --source is manifests');
+  if (read.detectLocalMode === 'BridgeInterface' && read.podBridgeInterface === '')
+    throw new UsageError('--pod-bridge-interface', '', 'the name of a bridge, as --detect-local-mode is BridgeInterface');
+  if (read.detectLocalMode === 'InterfaceNamePrefix' && read.podInterfaceNamePrefix === '')
+    throw new UsageError('--pod-interface-name-prefix', '', 'what device names begin with, as --detect-local-mode is InterfaceNamePrefix');
   if (read.nodeName !== read.nodeName.toLowerCase()) throw new UsageError('--node-name', read.nodeName, 'lower case, as Node names are');
   return read;
 }

@@ -142,23 +142,31 @@ logging: {format: json, verbosity: 4}
     },
   );
 
-  test('what means nothing to eBPF is named; what is not there yet is warned of', async () => {
+  test('what means nothing to eBPF is named; what would mean something is warned of', async () => {
     const file = await load(`
 mode: ipvs
 ipvs: {scheduler: rr, syncPeriod: 30s}
 conntrack: {maxPerCore: 32768, tcpEstablishedTimeout: 0s}
-featureGates: {SomeGate: true}
-detectLocalMode: NodeCIDR
+featureGates: {NFTablesProxyMode: true, AllowServiceExternalIPs: true}
 nftables: {masqueradeAll: true}
-bindAddress: 192.0.2.7
+enableProfiling: true
 `);
-    expect(file.idle).toEqual(['mode', 'ipvs.scheduler', 'ipvs.syncPeriod', 'conntrack.maxPerCore', 'featureGates']);
-    expect(file.warnings).toEqual([
-      `${path}: detectLocalMode "NodeCIDR" has no effect yet`,
-      `${path}: nftables.masqueradeAll true has no effect yet`,
-      `${path}: bindAddress "192.0.2.7" has no effect yet`,
-    ]);
-    expect((await load('detectLocalMode: ClusterCIDR')).warnings).toEqual([]);
+    expect(file.idle).toEqual(['featureGates.NFTablesProxyMode', 'mode', 'ipvs.scheduler', 'ipvs.syncPeriod', 'conntrack.maxPerCore']);
+    expect(file.warnings).toEqual([`${path}: nftables.masqueradeAll true has no effect here`, `${path}: enableProfiling true has no effect here`]);
+  });
+
+  test('who is a pod, and which address is the node, are taken', async () => {
+    expect(
+      await options('detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: cni0, interfaceNamePrefix: ""}\nbindAddress: 192.0.2.7'),
+    ).toMatchObject({
+      detectLocalMode: 'BridgeInterface',
+      podBridgeInterface: 'cni0',
+      podInterfaceNamePrefix: '',
+      nodeIp: ['192.0.2.7'],
+      allowServiceExternalIps: true,
+    });
+    expect(await options('bindAddress: "::"')).toMatchObject({ nodeIp: [], detectLocalMode: 'ClusterCIDR' });
+    expect((await options('featureGates: {AllowServiceExternalIPs: false}')).allowServiceExternalIps).toBe(false);
   });
 
   test('unknown and repeated fields cost a line each, and the rest is taken', async () => {
@@ -183,7 +191,8 @@ bindAddress: 192.0.2.7
     ['no CIDR', 'nodePortAddresses: [10.0.0.1]', 'nodePortAddresses "10.0.0.1": expected primary, or a comma-separated list of CIDRs'],
     ['primary among others', 'nodePortAddresses: [primary, 10.0.0.0/8]', 'nodePortAddresses "primary,10.0.0.0/8": expected primary, or'],
     ['no address', 'metricsBindAddress: localhost:1', 'metricsBindAddress "localhost:1": expected ADDRESS:PORT'],
-    ['a gate that is no flag', 'featureGates: {A: 1}', 'featureGates {"A":1}: expected a mapping of gates to true or false'],
+    ['an unknown gate', 'featureGates: {NFTablesProxyMood: true}', 'featureGates "NFTablesProxyMood": expected a feature gate of Kubernetes 1.36'],
+    ['a gate that is no flag', 'featureGates: {AllAlpha: 1}', 'featureGates {"AllAlpha":1}: expected a mapping of gates to true or false'],
   ])('%s is refused', async (_, content, message) => {
     await expect(options(content)).rejects.toMatchObject({ code: 'USAGE', message: expect.stringContaining(`${path}: ${message}`) });
   });

@@ -1,0 +1,52 @@
+/** `maglane agent` and its flags, with those that kube-proxy's DaemonSets carry. */
+import { writeFileSync } from 'node:fs';
+import type { Command } from 'commander';
+import { Option } from 'commander';
+import { optionRows } from '../config/options.ts';
+import type { Flags, Resolved } from '../config/resolve.ts';
+import { configText, resolveOptions } from '../config/resolve.ts';
+import { UsageError } from '../config/usage-error.ts';
+
+/** Adds the flags that say how the agent runs: --config, every option, and kube-proxy's names for some. */
+export function addOptionFlags(command: Command): Command {
+  command.option('--config <FILE>', 'the same options in YAML, by their names in camel case; or a KubeProxyConfiguration');
+  for (const row of optionRows()) {
+    const boolean = row.value === 'true|false';
+    const help = row.default === '' ? row.help : `${row.help} (default: ${row.default})`;
+    command.addOption(new Option(`${row.flag} ${boolean ? `[${row.value}]` : `<${row.value}>`}`, help));
+  }
+  return command
+    .option('--hostname-override <NAME>', "as kube-proxy's: --node-name, trimmed and in lower case")
+    .option('-v, --v <N>', "as kube-proxy's: 4 and more is --log-level debug")
+    .allowExcessArguments(false);
+}
+
+/** Adds what `maglane agent` does besides running. */
+export function addModeFlags(command: Command): Command {
+  return command
+    .option('--cleanup [true|false]', 'detach everything, remove the pins, and exit')
+    .option('--init-only [true|false]', 'reserve --snat-ports, check the host, make the folder of pins, and exit')
+    .option('--write-config-to <FILE>', 'write what is not the default as a --config file, and exit');
+}
+
+/** Does what the flags say. @throws UsageError, or Error with one line. */
+export async function agent(flags: Flags): Promise<void> {
+  const resolved = await resolveOptions(flags);
+  const { options } = resolved;
+  if (typeof flags['writeConfigTo'] === 'string') return writeConfig(flags['writeConfigTo'], resolved);
+  if (asked(flags, 'cleanup')) return (await import('./cleanup.ts')).cleanup(options.bpffs, 'table');
+  if (asked(flags, 'initOnly')) return (await import('../agent/init-only.ts')).initOnly(options);
+  await (await import('../agent/agent.ts')).runAgent(resolved, () => resolveOptions(flags));
+}
+
+function asked(flags: Flags, name: string): boolean {
+  return flags[name] === true || flags[name] === 'true';
+}
+
+function writeConfig(path: string, { settings }: Resolved): void {
+  try {
+    writeFileSync(path, configText(settings));
+  } catch (error) {
+    throw new UsageError('--write-config-to', path, `a file that can be written (${(error as NodeJS.ErrnoException).code})`);
+  }
+}
