@@ -33,9 +33,23 @@ struct unreachable6 {
  * header; RFC 4443 as much as fits into 1280, of which no receiver reads more than this. */
 #define QUOTE_MAX 128
 
-static __always_inline __u32 quoted_l4(const struct packet *p)
+/* Of a protocol that we do not follow, the 8 bytes or what there is of them, in whole words. */
+static __always_inline __u32 quoted_l4(const struct __sk_buff *skb, const struct packet *p)
 {
-	return p->tuple.proto == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
+	__u32 there = skb->len - p->l4;
+
+	if (p->tuple.proto == IPPROTO_TCP)
+		return sizeof(struct tcphdr);
+	return there < sizeof(struct udphdr) ? there & ~3 : sizeof(struct udphdr);
+}
+
+/* No error about an error (RFC 1122, 3.2.2; RFC 4443, 2.4). */
+static __always_inline int is_icmp_error(const struct packet *p)
+{
+	if (p->v4)
+		return p->tuple.proto == IPPROTO_ICMP &&
+		       (p->icmp_type == 3 || p->icmp_type == 4 || p->icmp_type == 5 || p->icmp_type == 11 || p->icmp_type == 12);
+	return p->tuple.proto == IPPROTO_ICMPV6 && p->icmp_type < 128;
 }
 
 /*
@@ -51,6 +65,8 @@ static __always_inline long settle_quoted_checksum(struct __sk_buff *skb, const 
 	__u16 settled = 0;
 	long err;
 
+	if (p->tuple.proto != IPPROTO_TCP && p->tuple.proto != IPPROTO_UDP)
+		return 0;
 	err = bpf_skb_store_bytes(skb, p->l4 + field, &settled, sizeof(settled), 0);
 	if (p->tuple.proto == IPPROTO_TCP)
 		err |= bpf_skb_load_bytes(skb, p->l4, l4, sizeof(struct tcphdr));
@@ -124,12 +140,12 @@ static __always_inline long write_unreachable6(struct __sk_buff *skb, const stru
 /* Makes of a packet the ICMP error that answers it, and sends that back. Returns a tc action. */
 static __noinline int skb_reject(struct __sk_buff *skb, const struct packet *p)
 {
-	__u32 size = p->l4 - p->l3 + quoted_l4(p);
+	__u32 size = p->l4 - p->l3 + quoted_l4(skb, p);
 	__u8 macs[2 * ETH_ALEN], swapped[2 * ETH_ALEN];
 	__s64 quote;
 
 	/* No errors about what was not meant for us alone (RFC 1122, 3.2.2). */
-	if (skb->pkt_type != 0 /* PACKET_HOST */ || size > QUOTE_MAX)
+	if (skb->pkt_type != 0 /* PACKET_HOST */ || size > QUOTE_MAX || is_icmp_error(p))
 		return TC_ACT_SHOT;
 	if (bpf_skb_change_tail(skb, p->l3 + size, 0) || settle_quoted_checksum(skb, p))
 		return TC_ACT_SHOT;

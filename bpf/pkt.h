@@ -25,12 +25,15 @@ struct packet {
 	struct tuple tuple;
 	__u32 ifindex; /* the device where it was met */
 	__u16 l3;      /* offset of the IP header in the frame */
-	__u16 l4;      /* offset of the TCP or UDP header, less than OFFSETS */
+	__u16 l4;      /* offset of what follows the IP headers, less than OFFSETS */
 	__u16 l3_len;  /* as the IP header says; 0: larger than it can say */
 	__u8 hook;     /* enum hook */
 	__u8 v4;
 	__u8 ttl;      /* or hop limit */
-	__u8 tcp_flags;
+	union {
+		__u8 tcp_flags;
+		__u8 icmp_type;
+	};
 	__u8 tagged;   /* has a VLAN tag in the frame */
 	__u8 pad;
 };
@@ -48,8 +51,9 @@ enum tcp_flag {
 
 enum parsed {
 	PARSED_TUPLE,    /* the packet has addresses and ports */
+	PARSED_PORTLESS, /* addresses, but no ports that we know of: they are 0 */
 	PARSED_NOT_IP,
-	PARSED_OTHER,    /* IP, but neither TCP nor UDP, or not to be translated at all */
+	PARSED_OTHER,    /* IP, but nobody's to translate or to refuse */
 	PARSED_FRAGMENT, /* a part of a datagram, the first one included */
 	PARSED_BROKEN,   /* truncated, or more headers than we follow */
 };
@@ -101,10 +105,43 @@ static __always_inline __be16 take_ethernet(struct cursor *c, struct packet *p)
 	return proto;
 }
 
-/* TCP or UDP: the ports, and that the header lies within what the IP header calls its packet. */
+/* The start of an ICMP and of an ICMPv6 message; what follows depends on the type. */
+struct icmp_message {
+	__u8 type;
+	__u8 code;
+	__sum16 checksum;
+	__be32 rest;
+};
+
+/* Router and neighbour discovery (RFC 4861): the link's own business. */
+#define ND_FIRST 133
+#define ND_LAST 137
+
+static __always_inline enum parsed take_portless(struct cursor *c, struct packet *p)
+{
+	struct icmp_message *icmp;
+
+	/* An extension header too many, or none that IPv4 knows; the key of an address has 0, too. */
+	if (p->tuple.proto == IPPROTO_HOPOPTS || p->tuple.proto == IPPROTO_DSTOPTS ||
+	    p->tuple.proto == IPPROTO_ROUTING || p->tuple.proto == IPPROTO_FRAGMENT)
+		return PARSED_OTHER;
+	if (p->tuple.proto != (p->v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return PARSED_PORTLESS;
+	icmp = take(c, sizeof(*icmp));
+	if (!icmp)
+		return PARSED_BROKEN;
+	p->icmp_type = icmp->type;
+	if (!p->v4 && icmp->type >= ND_FIRST && icmp->type <= ND_LAST)
+		return PARSED_OTHER;
+	return PARSED_PORTLESS;
+}
+
+/* The ports, and that the header lies within what the IP header calls its packet. */
 static __always_inline enum parsed take_ports(struct cursor *c, struct packet *p)
 {
-	__u32 l4 = c->at - c->start;
+	enum parsed parsed = PARSED_TUPLE;
+
+	p->l4 = c->at - c->start;
 
 	if (p->tuple.proto == IPPROTO_TCP) {
 		struct tcphdr *tcp = take(c, sizeof(*tcp));
@@ -122,12 +159,11 @@ static __always_inline enum parsed take_ports(struct cursor *c, struct packet *p
 		p->tuple.sport = udp->source;
 		p->tuple.dport = udp->dest;
 	} else {
-		return PARSED_OTHER;
+		parsed = take_portless(c, p);
 	}
-	p->l4 = l4;
 	if (p->l3_len != 0 && c->at - c->start > p->l3 + p->l3_len)
 		return PARSED_BROKEN;
-	return PARSED_TUPLE;
+	return parsed;
 }
 
 static __always_inline enum parsed take_v4(struct cursor *c, struct packet *p)
@@ -207,7 +243,7 @@ static __always_inline enum parsed take_v6(struct cursor *c, struct packet *p)
 	return take_ports(c, p);
 }
 
-/* Fills in all of `p` but ifindex and hook; only PARSED_TUPLE fills it completely. */
+/* Fills in all of `p` but ifindex and hook: completely, if PARSED_TUPLE or PARSED_PORTLESS. */
 static __always_inline enum parsed parse(void *start, void *end, struct packet *p)
 {
 	struct cursor c = { .start = start, .at = start, .end = end };

@@ -44,7 +44,7 @@ int mg_tc_ingress(struct __sk_buff *skb)
 	enum parsed parsed = skb_read(skb, &packet);
 	int action;
 
-	if (parsed == PARSED_TUPLE)
+	if (parsed == PARSED_TUPLE || parsed == PARSED_PORTLESS)
 		ingress(skb, &packet, &verdict);
 	else
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
@@ -62,7 +62,7 @@ int mg_tc_egress(struct __sk_buff *skb)
 	enum parsed parsed = skb_read(skb, &packet);
 	int action;
 
-	if (parsed == PARSED_TUPLE)
+	if (parsed == PARSED_TUPLE || parsed == PARSED_PORTLESS)
 		egress(&packet, &verdict);
 	else
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));

@@ -8,7 +8,7 @@ import type { TestRun } from '../../native/index.d.ts';
 import { BackendFlag, DeviceFlag } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
 import { buildPacket, joinEndpoint } from '../support/packet.ts';
-import type { PacketSpec } from '../support/packet.ts';
+import type { PacketSpec, Proto } from '../support/packet.ts';
 import { PacketLab } from './packet-lab.ts';
 import type { ReasonText } from './packet-lab.ts';
 import type { Process } from './packet-process.ts';
@@ -149,7 +149,7 @@ async function run(lab: PacketLab, runner: Process, hook: Hook, packet: PacketSp
 }
 
 /** One service 1 on the VIP's port 80, backends on port 8080: ids count from 1. */
-export function serveOn(bench: Bench, proto: 'tcp' | 'udp', vip: string, backends: readonly { readonly at: string; readonly local: boolean }[]): void {
+export function serveOn(bench: Bench, proto: Proto, vip: string, backends: readonly { readonly at: string; readonly local: boolean }[]): void {
   backends.forEach(({ at, local }, index) => bench.lab.backend(index + 1, joinEndpoint(at, 8080), 1, BackendFlag.SERVING | (local ? BackendFlag.LOCAL : 0)));
   bench.lab.service(1, { cluster: backends.map((_, index) => index + 1) });
   bench.lab.frontend(proto, joinEndpoint(vip, 80), 1);

@@ -26,7 +26,8 @@ import type { Backend, Codec, Device, Flow, Service, Tuple } from '../../agent/d
 import type { Address } from '../../agent/model/address.ts';
 import native from '../../native/index.js';
 import type { BpfObject } from '../../native/index.d.ts';
-import { splitEndpoint, TCP, UDP } from '../support/packet.ts';
+import { protocolNumber, splitEndpoint } from '../support/packet.ts';
+import type { Proto } from '../support/packet.ts';
 import { Process } from './packet-process.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -57,14 +58,14 @@ export function encode<T>(codec: Codec<T>, value: T): Uint8Array {
 const u32 = (value: number): Uint8Array => new Uint8Array(Uint32Array.of(value).buffer);
 
 /** A tuple, from what a test would write: `tuple('tcp', '10.0.0.1:1', '10.0.0.2:2')`. */
-export function tuple(proto: 'tcp' | 'udp', from: string, to: string): Tuple {
+export function tuple(proto: Proto, from: string, to: string): Tuple {
   const [source, destination] = [splitEndpoint(from), splitEndpoint(to)];
   return {
     saddr: source.address as Address,
     sport: source.port,
     daddr: destination.address as Address,
     dport: destination.port,
-    proto: proto === 'tcp' ? TCP : UDP,
+    proto: protocolNumber(proto, !source.address.includes(':')),
   };
 }
 
@@ -157,9 +158,10 @@ export class PacketLab {
     return this.#object.mapFd(map);
   }
 
-  frontend(proto: 'tcp' | 'udp', at: string, service: number, options: { kind?: number; flags?: number } = {}): void {
+  /** Protocol and port 0 stand for the address itself. */
+  frontend(proto: Proto, at: string, service: number, options: { kind?: number; flags?: number } = {}): void {
     const { address, port } = splitEndpoint(at);
-    const key = { addr: address as Address, port, proto: proto === 'tcp' ? TCP : UDP };
+    const key = { addr: address as Address, port, proto: protocolNumber(proto, !address.includes(':')) };
     const value = { service, kind: options.kind ?? FrontendKind.LOAD_BALANCER, flags: options.flags ?? 0 };
     native.mapUpdate(this.#fd('frontends'), encode(frontendKeyCodec, key), encode(frontendCodec, value));
   }

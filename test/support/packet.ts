@@ -6,12 +6,18 @@ import ipaddr from 'ipaddr.js';
 
 export const TCP = 6;
 export const UDP = 17;
+export const SCTP = 132;
+
+/** ICMP stands for ICMPv6 over IPv6. Any other protocol by its number: its payload is all that there is. */
+export type Proto = 'tcp' | 'udp' | 'sctp' | 'icmp' | number;
 
 export interface PacketSpec {
-  readonly proto: 'tcp' | 'udp';
+  readonly proto: Proto;
   /** "192.0.2.1:1000" or "[2001:db8::1]:1000": also says which IP it is. */
   readonly from: string;
   readonly to: string;
+  /** ICMP: the header; `rest` is its last 4 bytes. @default an echo request */
+  readonly icmp?: { readonly type: number; readonly code?: number; readonly rest?: readonly number[] };
   /** TCP: some of "FSRPA". @default "A" */
   readonly flags?: string;
   /** TTL or hop limit. @default 64 */
@@ -57,24 +63,53 @@ export function checksum(...parts: readonly ArrayLike<number>[]): number {
   return ~sum & 0xffff;
 }
 
+/** CRC32c as SCTP has it (RFC 9260, appendix A), to be written with its low byte first. */
+export function crc32c(bytes: ArrayLike<number>): number {
+  let crc = 0xffffffff;
+  for (const byte of Array.from(bytes)) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1;
+  }
+  return ~crc >>> 0;
+}
+
+export function protocolNumber(proto: Proto, v4: boolean): number {
+  if (typeof proto === 'number') return proto;
+  return { tcp: TCP, udp: UDP, sctp: SCTP, icmp: v4 ? 1 : 58 }[proto];
+}
+
 function tcpHeader(sport: number, dport: number, flags: string): number[] {
   const bits = [...flags].reduce((sum, flag) => sum | FLAGS[flag]!, 0);
   return [...be16(sport), ...be16(dport), 0, 0, 0, 1, 0, 0, 0, 2, 5 << 4, bits, ...be16(65535), 0, 0, 0, 0];
 }
 
-/** TCP or UDP with its payload and checksum. */
-function segment(spec: PacketSpec, saddr: number[], daddr: number[]): number[] {
+/** The header in front of `length` bytes, its checksum still 0, and where in it that is. */
+function header(spec: PacketSpec, v4: boolean, length: number): { readonly bytes: readonly number[]; readonly field?: number } {
   const sport = splitEndpoint(spec.from).port;
   const dport = splitEndpoint(spec.to).port;
+  if (spec.proto === 'tcp') return { bytes: tcpHeader(sport, dport, spec.flags ?? 'A'), field: 16 };
+  if (spec.proto === 'udp') return { bytes: [...be16(sport), ...be16(dport), ...be16(8 + length), 0, 0], field: 6 };
+  if (spec.proto === 'sctp') return { bytes: [...be16(sport), ...be16(dport), 0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, 0], field: 8 };
+  if (spec.proto !== 'icmp') return { bytes: [] };
+  const { type, code = 0, rest = [0x12, 0x34, 0, 7] } = spec.icmp ?? { type: v4 ? 8 : 128 };
+  return { bytes: [type, code, 0, 0, ...rest], field: 2 };
+}
+
+/** What follows the IP headers, with its checksum. */
+function segment(spec: PacketSpec, saddr: number[], daddr: number[]): number[] {
   const content = spec.payload ?? 'hello';
   const payload = typeof content === 'string' ? [...new TextEncoder().encode(content)] : content;
-  const tcp = spec.proto === 'tcp';
-  const header = tcp ? tcpHeader(sport, dport, spec.flags ?? 'A') : [...be16(sport), ...be16(dport), ...be16(8 + payload.length), 0, 0];
-  const data = [...header, ...payload];
-  if (spec.unchecked) return data;
-  const pseudo = [...saddr, ...daddr, 0, tcp ? TCP : UDP, ...be16(data.length)];
+  const v4 = saddr.length === 4;
+  const { bytes, field } = header(spec, v4, payload.length);
+  const data = [...bytes, ...payload];
+  if (spec.unchecked || field === undefined) return data;
+  if (spec.proto === 'sctp') {
+    data.splice(field, 4, ...new Uint8Array(Uint32Array.of(crc32c(data)).buffer));
+    return data;
+  }
+  const pseudo = spec.proto === 'icmp' && v4 ? [] : [...saddr, ...daddr, 0, protocolNumber(spec.proto, v4), ...be16(data.length)];
   const sum = checksum(pseudo, data);
-  data.splice(tcp ? 16 : 6, 2, ...be16(sum === 0 && !tcp ? 0xffff : sum));
+  data.splice(field, 2, ...be16(sum === 0 && spec.proto === 'udp' ? 0xffff : sum));
   return data;
 }
 
@@ -90,7 +125,7 @@ function ipv4(spec: PacketSpec, saddr: number[], daddr: number[], data: number[]
     0x34,
     ...be16(fragment),
     spec.ttl ?? 64,
-    spec.proto === 'tcp' ? TCP : UDP,
+    protocolNumber(spec.proto, true),
     0,
     0,
     ...saddr,
@@ -103,7 +138,7 @@ function ipv4(spec: PacketSpec, saddr: number[], daddr: number[], data: number[]
 
 function ipv6(spec: PacketSpec, saddr: number[], daddr: number[], data: number[]): number[] {
   const extensions = spec.extensions ?? [];
-  const types = [...extensions.map(({ type }) => type), spec.proto === 'tcp' ? TCP : UDP];
+  const types = [...extensions.map(({ type }) => type), protocolNumber(spec.proto, false)];
   const chain = extensions.flatMap(({ type, body }, index) => [types[index + 1]!, type === 44 ? 0 : (body.length + 2) / 8 - 1, ...body]);
   const header = [6 << 4, 0, 0, 0, ...be16(chain.length + data.length), types[0]!, spec.ttl ?? 64];
   return [...header, ...saddr, ...daddr, ...chain, ...data];
