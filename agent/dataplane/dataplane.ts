@@ -5,7 +5,7 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import native from '../../native/index.js';
-import type { BpfError, BpfObject } from '../../native/index.d.ts';
+import type { BpfObject } from '../../native/index.d.ts';
 import type { Address } from '../model/address.ts';
 import type { Held, Write } from '../plan/held.ts';
 import type { Adopted, MapSizes } from './adopt.ts';
@@ -15,6 +15,7 @@ import { Attachments } from './attach.ts';
 import { Cutter } from './cut.ts';
 import type { WantedDevice, XdpMode } from './devices.ts';
 import { ABI_VERSION, agentInfoCodec, CONFIG_OFFSET, configCodec } from './generated/abi.ts';
+import { explainLoadError } from './load-error.ts';
 import { lockFolder } from './lock.ts';
 import { View } from './view.ts';
 import { executeWrites } from './write.ts';
@@ -77,7 +78,7 @@ export class Dataplane {
     } catch (error) {
       object?.close();
       native.close(lock);
-      throw explain(error);
+      throw explainLoadError(error);
     }
   }
 
@@ -155,14 +156,4 @@ function setConfig(object: BpfObject, { snatPorts }: DataplaneOptions): void {
 function tellReplaced({ copied, lost }: Adopted, log: Logger): void {
   if (copied.length + lost.length === 0) return;
   log.warn('pinned maps of another size or layout are replaced', { copied: copied.join(','), lost: lost.join(',') });
-}
-
-/** Adds which program the verifier refused, and its last words: the message alone has neither. */
-function explain(error: unknown): Error {
-  const { message, log } = error as BpfError;
-  const program = /prog '(\w+)': BPF program load failed/.exec(log ?? '')?.[1];
-  const reason = /^(.*)\n(?:processed|verification time)/m.exec(log ?? '')?.[1];
-  return program === undefined
-    ? (error as Error)
-    : new Error(`${message}: the verifier refuses ${program}: ${reason ?? 'for no reason it gives'}`, { cause: error });
 }

@@ -114,6 +114,11 @@ describe('the maps', () => {
     }
   });
 
+  test('that the kernel does not make say which, why, and by which option', async () => {
+    const opened = node.agent().ask('open', node.options({ maxFlows: 1_000_000_000 }));
+    await expect(opened).rejects.toThrow(/E2BIG .*: the kernel refuses the map flows: it is larger than .*: a smaller --max-flows would be right$/);
+  });
+
   test('that are full say which, and keep what they have', async () => {
     const agent = await node.start([web]);
     const frontends = Array.from(
