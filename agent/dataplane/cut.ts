@@ -8,7 +8,8 @@ import type { BpfError } from '../../native/index.d.ts';
 import type { Address } from '../model/address.ts';
 import type { Write } from '../plan/held.ts';
 import type { Logger } from './attach.ts';
-import { BackendFlag, backendCodec, frontendCodec, frontendKeyCodec, serviceCodec, sockIdCodec, sockPeerCodec, udpDialledCodec } from './generated/abi.ts';
+import type { SockPeer } from './generated/abi.ts';
+import { BackendFlag, backendCodec, frontendCodec, frontendKeyCodec, serviceCodec, sockIdCodec, udpDialledCodec } from './generated/abi.ts';
 import type { Maps } from './maps.ts';
 import { wordsOf } from './maps.ts';
 import { findNamespaces } from './namespaces.ts';
@@ -20,9 +21,6 @@ const PASSES = 5;
 const WAIT_MS = 20;
 /** Of the time, at most one part in so many goes into cutting. */
 const SHARE = 10;
-
-const PEER = sockPeerCodec.offsets;
-const ADDRESS_BYTES = 16;
 
 export interface CutterOptions {
   readonly maps: Maps;
@@ -110,7 +108,7 @@ export class Cutter {
   /** Ends sockets, one namespace after the other. @returns how many there were. */
   async #end(records: readonly Uint8Array[]): Promise<number> {
     const { netns, id } = udpDialledCodec.offsets;
-    const byNamespace = Map.groupBy(records, (record) => viewOf(record).getUint32(netns, true));
+    const byNamespace = Map.groupBy(records, (record) => new DataView(record.buffer, record.byteOffset).getUint32(netns, true));
     const namespaces = await findNamespaces(this.#options.cgroup);
     let ended = 0;
     for (const [inode, inside] of byNamespace) {
@@ -129,45 +127,35 @@ export class Cutter {
    * by id: an endpoint that came back under another id, or whose Service was made anew, is the same for its socket.
    */
   #looseOf(dialled: Uint8Array): Uint8Array[] {
-    const suspects: { readonly record: Uint8Array; readonly service: number }[] = [];
-    for (let at = 0; at < dialled.length; at += udpDialledCodec.size) {
-      const record = dialled.subarray(at, at + udpDialledCodec.size);
-      const peer = record.subarray(udpDialledCodec.offsets.peer);
-      const service = this.#serviceOf(peer);
-      if (service !== viewOf(peer).getUint32(PEER.service, true) || !this.#serves(peer)) suspects.push({ record, service });
-    }
+    const bytes = Buffer.from(dialled.buffer, dialled.byteOffset, dialled.byteLength);
+    const records = Array.from({ length: bytes.length / udpDialledCodec.size }, (_, i) =>
+      bytes.subarray(i * udpDialledCodec.size, (i + 1) * udpDialledCodec.size),
+    );
+    // Thousands of sockets may have come from one VIP to one backend: what is judged is that pair.
+    const byPeer = Map.groupBy(records, (record) => record.toString('latin1', udpDialledCodec.offsets.peer));
+    const suspects = [...byPeer.values()].flatMap((alike) => {
+      const { peer } = udpDialledCodec.read(alike[0] as Uint8Array);
+      const service = this.#serviceAt(peer.vip, peer.vipPort);
+      return service === peer.service && this.#serves(peer) ? [] : [{ alike, peer, service }];
+    });
     if (suspects.length === 0) return [];
     const serving = this.#servingOf(new Set(suspects.map(({ service }) => service)));
-    const isLost = ({ record, service }: (typeof suspects)[number]): boolean => {
-      const { addr, port } = udpDialledCodec.read(record).peer;
-      return !serving.has(`${service} ${addr} ${port}`);
-    };
-    return suspects.filter(isLost).map(({ record }) => record);
+    return suspects.filter(({ peer, service }) => !serving.has(`${service} ${peer.addr} ${peer.port}`)).flatMap(({ alike }) => alike);
   }
 
-  /** The service that the VIP of a struct sock_peer leads to now; 0: none. Bytes, as there may be thousands of sockets. */
-  #serviceOf(peer: Uint8Array): number {
-    const value = new Uint8Array(frontendCodec.size);
-    const { addr, port } = frontendKeyCodec.offsets;
-    const key = UDP_KEY.slice();
-    key.set(peer.subarray(PEER.vip, PEER.vip + ADDRESS_BYTES), addr);
-    key.set(peer.subarray(PEER.vipPort, PEER.vipPort + 2), port);
-    return native.mapLookup(this.#maps.fd('frontends'), key, value) ? viewOf(value).getUint32(frontendCodec.offsets.service, true) : 0;
+  /** The service that this UDP frontend leads to; 0: there is none. */
+  #serviceAt(address: Address, port: number): number {
+    const [key, value] = [new Uint8Array(frontendKeyCodec.size), new Uint8Array(frontendCodec.size)];
+    frontendKeyCodec.write(toFrontendKey({ address, port, protocol: 'UDP' }), key);
+    return native.mapLookup(this.#maps.fd('frontends'), key, value) ? frontendCodec.read(value).service : 0;
   }
 
-  /** Whether the slot of the backend in a struct sock_peer is still what it was, and serves. */
-  #serves(peer: Uint8Array): boolean {
-    const { addr, port, service, flags } = backendCodec.offsets;
-    const at = viewOf(peer).getUint32(PEER.backend, true) * backendCodec.size;
-    const slot = this.#maps.memory('backends').subarray(at, at + backendCodec.size);
-    const isEqual = (there: number, here: number, length: number): boolean =>
-      Buffer.compare(slot.subarray(there, there + length), peer.subarray(here, here + length)) === 0;
-    return (
-      ((slot[flags] ?? 0) & BackendFlag.SERVING) !== 0 &&
-      isEqual(addr, PEER.addr, ADDRESS_BYTES) &&
-      isEqual(port, PEER.port, 2) &&
-      isEqual(service, PEER.service, 4)
-    );
+  /** Whether the slot that the hook chose is still what it was, and serves. */
+  #serves({ backend, service, addr, port }: SockPeer): boolean {
+    const bytes = this.#maps.memory('backends');
+    if ((backend + 1) * backendCodec.size > bytes.length) return false;
+    const slot = backendCodec.read(bytes, backend * backendCodec.size);
+    return slot.service === service && (slot.flags & BackendFlag.SERVING) !== 0 && slot.addr === addr && slot.port === port;
   }
 
   /** All serving backends of these services, as "service address port". */
@@ -200,9 +188,3 @@ export class Cutter {
     return 0;
   }
 }
-
-const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-
-/** The key of a UDP frontend, its address and port to be filled in. */
-const UDP_KEY = new Uint8Array(frontendKeyCodec.size);
-frontendKeyCodec.write(toFrontendKey({ address: '::' as Address, port: 0, protocol: 'UDP' }), UDP_KEY);

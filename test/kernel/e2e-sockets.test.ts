@@ -119,6 +119,19 @@ describe('nodePorts', () => {
   });
 });
 
+test('a pod reaches itself through its own Service: by cluster IP, nodePort and external IP, over TCP and UDP', async () => {
+  const a1 = cluster.pod('a1');
+  const externalIPs = ['203.0.113.9', 'fd20::9'];
+  await given('self', { ips: VIPS, tcp: 80, udp: 53, nodePort: 30_083, endpoints: addressesOf(a1), spec: { externalIPs } });
+  for (const [family, own] of a1.addresses.entries()) {
+    const dialled = [[VIPS[family]!, 80, 53] as const, [cluster.nodeA.addresses[family]!, 30_083, 30_083] as const, [externalIPs[family]!, 80, 53] as const];
+    for (const [host, tcp, udp] of dialled) {
+      const answers = [...(await a1.connect(host, tcp)), ...(await a1.send(host, udp)), ...(await a1.send(host, udp, { connected: true }))];
+      for (const answer of answers) expect(answer, host).toMatchObject({ server: 'a1', from: expect.stringContaining(`${ofHost(own)}:`) });
+    }
+  }
+});
+
 test('an external IP is served on its ports alone: the machine that holds it keeps the others', async () => {
   const { addresses } = cluster.client;
   await given('outside', { ips: VIPS, tcp: 80, udp: 53, endpoints: addressesOf(cluster.pod('a2')), spec: { externalIPs: addresses } });

@@ -28,6 +28,8 @@ export type Request =
   /** Without `to`: as the socket is connected. */
   | { readonly op: 'udp.send'; readonly id: number; readonly to?: Dial }
   | { readonly op: 'udp.disconnect' | 'udp.close'; readonly id: number }
+  /** getsockname's address. */
+  | { readonly op: 'udp.own'; readonly id: number }
   /** The errno that reaches the socket unasked. */
   | { readonly op: 'udp.error'; readonly id: number };
 
@@ -108,6 +110,8 @@ async function perform(request: Request): Promise<Outcome> {
     case 'udp.disconnect':
       sockets.get(request.id)!.disconnect();
       return {};
+    case 'udp.own':
+      return { answer: sockets.get(request.id)!.address().address };
     case 'udp.error':
       for (const deadline = Date.now() + 3_000; !errors.has(request.id) && Date.now() < deadline;) await new Promise((resolve) => setTimeout(resolve, 5));
       return errors.has(request.id) ? failed(errors.get(request.id)) : {};

@@ -80,6 +80,19 @@ describe.each(FAMILIES)('$name', ({ vips, backends, family, mapped }) => {
     expect(await send(first)).toEqual(from(first, backends[1]));
   });
 
+  it('goes to no backend of a frontend that was removed, and to a new one when it is another Service', async () => {
+    lab.service(1, { cluster: { base: 8, members: [1] } });
+    expect(await send(first)).toEqual(from(first, backends[0]));
+    for (const address of vips) lab.removeFrontend({ address, port: PORT, proto: UDP, service: 1 });
+    // Backend 1 serves still, and the map remembers it; but no route leads to a VIP that is nobody's.
+    const counted = await lab.counted(async () => expect(await send(first)).toEqual({ error: 'ENETUNREACH' }));
+    expect(counted).toEqual({ SOCK_FOREIGN: 1 });
+    lab.backend(3, { address: backends[1], port: TARGET, service: 2 });
+    lab.service(2, { cluster: { base: 16, members: [3] } });
+    lab.frontend({ address: vips[0], port: PORT, proto: UDP, service: 2 });
+    for (let i = 0; i < 5; i++) expect(await send(first)).toEqual(from(first, backends[1]));
+  });
+
   it('tells two VIPs of one backend apart by who was asked last', async () => {
     lab.service(1, { cluster: { base: 8, members: [1] } });
     for (const vip of [first, second, first, second]) expect(await send(vip)).toEqual(from(vip, backends[0]));

@@ -112,6 +112,21 @@ describe.each(FAMILIES)('$name', ({ vip, dial, backends, family }) => {
     expect(await client.ask({ op: 'udp.send', id: 5 })).toEqual(toBackend);
     await client.ask({ op: 'udp.close', id: 5 });
   });
+
+  it('shows another VIP once the socket has connected to that, and its own address is never one', async () => {
+    const [service, other] = vip.includes(':') ? [102, { address: 'fd96::11', seen: 'fd96::11' }] : [2, { address: '10.96.0.11', seen: `${mapped}10.96.0.11` }];
+    lab.frontend({ address: other.address, port: PORT, proto: UDP, service });
+    await client.ask({ op: 'udp.open', id: 8, family, connect: { address: dial, port: PORT } });
+    for (const address of [other.seen, dial]) {
+      await client.ask({ op: 'udp.disconnect', id: 8 });
+      expect(await client.ask({ op: 'udp.open', id: 8, family, connect: { address, port: PORT } })).toEqual({ peer: `${address}:${PORT}` });
+      expect(await client.ask({ op: 'udp.send', id: 8 })).toEqual({ answer: expect.toBeOneOf([...backends]), peer: `${address}:${PORT}` });
+      const { answer } = await client.ask({ op: 'udp.own', id: 8 });
+      expect([...backends].map((backend) => mapped + backend)).toContain(answer);
+    }
+    await client.ask({ op: 'udp.close', id: 8 });
+    lab.removeFrontend({ address: other.address, port: PORT, proto: UDP, service });
+  });
 });
 
 describe('the choice', () => {
