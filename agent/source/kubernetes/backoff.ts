@@ -3,8 +3,9 @@
  *
  * A connection that fails costs the server nothing, so the cap is short: its return is noticed within
  * 2 s. A server that answers 429 or 5xx is there and asks for less: only that raises the cap, doubling it up
- * to `maxOverload`. Invariants: every delay lies in [half, whole] of what is due (jitter keeps 5,000 nodes apart) and is
- * never shorter than what the server asked for; `reset` forgets everything.
+ * to `maxOverload`, and only after such an answer does the raised cap hold: a server that dies of its load is waited for like any other,
+ * and meets the raised cap again when it still cannot cope. Invariants: every delay lies in [half, whole] of what is due (jitter keeps
+ * 5,000 nodes apart) and is never shorter than what the server asked for; `reset` forgets everything.
  */
 import type { Failure } from './failure.ts';
 
@@ -34,10 +35,12 @@ export class Backoff {
 
   /** The delay after `failure`, ms; the next one is longer. */
   next(failure: Failure): number {
-    const { maxOverload, maxRetryAfter, random } = this.#options;
+    const { maxConnect, maxOverload, maxRetryAfter, random } = this.#options;
+    const overload = failure.status === 429 || failure.status >= 500;
+    if (!overload) this.#due = Math.min(this.#due, maxConnect);
     const delay = Math.max(this.#due * (0.5 + random() / 2), Math.min(failure.retryAfter, maxRetryAfter));
-    if (failure.status === 429 || failure.status >= 500) this.#cap = Math.min(this.#cap * 2, maxOverload);
-    this.#due = Math.min(this.#due * 2, this.#cap);
+    if (overload) this.#cap = Math.min(this.#cap * 2, maxOverload);
+    this.#due = Math.min(this.#due * 2, overload ? this.#cap : maxConnect);
     return delay;
   }
 

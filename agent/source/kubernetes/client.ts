@@ -12,6 +12,8 @@ import { openEnvelope, readStatus } from './protobuf/envelope.ts';
 import { openSession } from './session.ts';
 
 export interface ClientOptions {
+  /** Until TCP stands, ms: short, as the kernel's own tries over a way that swallows packets come ever further apart. @default 1500 */
+  readonly tcpTimeout?: number;
   /** Until TCP, TLS and HTTP/2 stand, ms. @default 10000 */
   readonly connectTimeout?: number;
   /** Between two pings of a session, ms. @default 10000 */
@@ -61,6 +63,7 @@ export class Client {
   constructor(access: Access, options: ClientOptions = {}) {
     this.#access = access;
     this.#options = {
+      tcpTimeout: 1_500,
       connectTimeout: 10_000,
       pingInterval: 10_000,
       pingTimeout: 5_000,

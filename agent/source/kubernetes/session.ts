@@ -1,10 +1,15 @@
 /** One HTTP/2 connection to the API server, watched for signs of life. */
 import http2 from 'node:http2';
 import type { ClientHttp2Session } from 'node:http2';
+import { connect as connectTcp, isIP } from 'node:net';
+import type { Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 import type { TlsOptions } from './access.ts';
 import { Failure } from './failure.ts';
 
 export interface SessionOptions {
+  /** Until TCP stands, from each address's first packet, ms. */
+  readonly tcpTimeout: number;
   /** Until TCP and TLS stand and the server has sent its settings, ms. */
   readonly connectTimeout: number;
   /** Between two pings, ms. */
@@ -25,12 +30,15 @@ const SESSION_WINDOW = 4 << 20;
  */
 export async function openSession(server: URL, tls: TlsOptions, options: SessionOptions, signal: AbortSignal): Promise<ClientHttp2Session> {
   signal.throwIfAborted();
-  const session = http2.connect(server.origin, { ...tls, settings: { enablePush: false, initialWindowSize: STREAM_WINDOW } });
+  const socket = dial(server, tls);
+  const session = http2.connect(server.origin, { createConnection: () => socket, settings: { enablePush: false, initialWindowSize: STREAM_WINDOW } });
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const tooLong = new Failure(`no connection to ${server.host} within ${options.connectTimeout} ms`, 'CONNECT_TIMEOUT');
-  const abandon = (): void => session.destroy();
+  // A session that is destroyed while its socket connects lives on until that ends: it is the socket that has to go.
+  const abandon = (): void => void socket.destroy();
   signal.addEventListener('abort', abandon, { once: true });
-  const timer = setTimeout(() => session.destroy(tooLong), options.connectTimeout);
+  const tooLong = new Failure(`no connection to ${server.host} within ${options.connectTimeout} ms`, 'CONNECT_TIMEOUT');
+  const timer = setTimeout(() => socket.destroy(tooLong), options.connectTimeout);
+  limitTcp(socket, server, options.tcpTimeout);
   // Stays for good: a later error ends the streams, which tell their readers; without a listener it would end the process.
   session.on('error', reject);
   session.once('close', () => reject(new Failure(`${server.host} closed the connection`, 'CLOSED')));
@@ -47,6 +55,28 @@ export async function openSession(server: URL, tls: TlsOptions, options: Session
   session.setLocalWindowSize(SESSION_WINDOW);
   keepAlive(session, server, options);
   return session;
+}
+
+/** A socket on its way to `server`, with TLS for "https:". */
+function dial(server: URL, tls: TlsOptions): Socket {
+  const host = server.hostname.replace(/^\[|\]$/g, '');
+  const secure = server.protocol === 'https:';
+  const target = { host, port: Number(server.port || (secure ? 443 : 80)) };
+  if (!secure) return connectTcp(target);
+  // An address is no name that SNI could carry (RFC 6066).
+  return connectTls({ ...target, ALPNProtocols: ['h2'], ...(isIP(host) === 0 && { servername: host }), ...tls });
+}
+
+/** Ends `socket` unless TCP stands `ms` after an attempt on an address begins: name lookups are not counted. */
+function limitTcp(socket: Socket, server: URL, ms: number): void {
+  const tooLong = new Failure(`${server.host} did not take a connection within ${ms} ms`, 'CONNECT_TIMEOUT');
+  let timer: NodeJS.Timeout | undefined;
+  socket.on('connectionAttempt', () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => socket.destroy(tooLong), ms);
+  });
+  socket.once('connect', () => clearTimeout(timer));
+  socket.once('close', () => clearTimeout(timer));
 }
 
 /**
