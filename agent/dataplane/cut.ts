@@ -56,13 +56,7 @@ export class Cutter {
       known.set(service, is);
       return is;
     };
-    const loosens = (write: Write): boolean => {
-      if (write.op === 'frontend.delete') return write.protocol === 'UDP';
-      // It may have been another Service's.
-      if (write.op === 'frontend.put') return write.frontend.protocol === 'UDP';
-      return write.op === 'backend.flags' && !write.backend.serving && isUdp(write.backend.service);
-    };
-    if (writes.some(loosens)) this.soon();
+    if (writes.some((write) => loosens(write, isUdp))) this.soon();
   }
 
   /** Cuts soon whatever has lost its backend; also what was missed while no agent ran. */
@@ -186,5 +180,23 @@ export class Cutter {
     this.#told.add(kind);
     this.#options.log.warn('connected UDP sockets stay with backends that are gone', { error: message });
     return 0;
+  }
+}
+
+/**
+ * Whether a write can leave a connected UDP socket without its backend.
+ * @param isUdp of a service's id; asked only where the write does not tell.
+ */
+export function loosens(write: Write, isUdp: (service: number) => boolean): boolean {
+  switch (write.op) {
+    case 'frontend.delete':
+      return write.protocol === 'UDP';
+    case 'frontend.put':
+      // It may have been another Service's.
+      return write.frontend.protocol === 'UDP';
+    case 'backend.flags':
+      return !write.backend.serving && isUdp(write.backend.service);
+    default:
+      return false;
   }
 }

@@ -1,8 +1,10 @@
 /** Connected UDP sockets: which the kernel says came through the hooks, which of them are cut loose, and what their owners see. */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { statSync } from 'node:fs';
 import ipaddr from 'ipaddr.js';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { findNamespaces } from '../../agent/dataplane/namespaces.ts';
 import native from '../../native/index.js';
 import { SERVING, SockLab, TCP, UDP } from './sock-lab.ts';
 import type { Process } from './sock-lab.ts';
@@ -240,6 +242,34 @@ describe('what counts as lost', () => {
     expect(await dialled()).toHaveLength(isLost ? 0 : 1);
     if (isLost) expect(await processes['pod']!.ask({ op: 'udp.error', id })).toEqual({ error: 'ECONNABORTED' });
     else expect(await send('pod', id)).toMatchObject({ answer: '10.1.0.1' });
+  });
+});
+
+describe('network namespaces', () => {
+  it('are found by name, and those without one by the processes in the cgroup; each can be entered', async () => {
+    const nameless = spawn('/bin/sh', ['-c', 'echo $$ > "$0/cgroup.procs" && exec unshare --net sh -c "echo in; exec sleep 60"', lab.cgroup], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    onTestFinished(async () => {
+      nameless.kill();
+      await once(nameless, 'exit');
+    });
+    await once(nameless.stdout, 'data');
+    const found = await findNamespaces(lab.cgroup);
+    const inode = (path: string): number => statSync(path).ino;
+    expect(found.get(inode(`/proc/${nameless.pid}/ns/net`))).toBe(`/proc/${nameless.pid}/ns/net`);
+    expect(found.get(inode('/proc/self/ns/net'))).toBeUndefined();
+    expect(found.has(inode('/proc/self/ns/net'))).toBe(true);
+    for (const name of Object.values(namespaces)) {
+      const file = found.get(inode(`/run/netns/${name}`))!;
+      expect(inode(file)).toBe(inode(`/run/netns/${name}`));
+      expect(await native.destroyUdp(new Uint8Array(), file)).toBe(0);
+    }
+    await expect(native.destroyUdp(new Uint8Array(), '/run/netns/nobody-has-this')).rejects.toMatchObject({
+      code: 'ENOENT',
+      subject: '/run/netns/nobody-has-this',
+    });
+    await expect(native.destroyUdp(new Uint8Array(), '/proc/self/ns/mnt')).rejects.toMatchObject({ name: 'BpfError', code: 'EINVAL' });
   });
 });
 

@@ -129,7 +129,8 @@ export class Process {
 
 export class SockLab {
   readonly #name: string;
-  readonly #cgroup: string;
+  /** The folder that the programs are attached to. */
+  readonly cgroup: string;
   readonly #namespaces: string[] = [];
   readonly #processes: Process[] = [];
   readonly #links: number[] = [];
@@ -137,7 +138,7 @@ export class SockLab {
 
   constructor(name: string) {
     this.#name = `mg-sock-${name}-${process.pid}`;
-    this.#cgroup = `${cgroupMount()}/${this.#name}`;
+    this.cgroup = `${cgroupMount()}/${this.#name}`;
   }
 
   /** Loads and attaches the programs of build/maglane.bpf.o. `hostNetns`: the cookie that config.host_netns is to hold. */
@@ -149,7 +150,7 @@ export class SockLab {
     new DataView(config.buffer, config.byteOffset).setBigUint64(CONFIG_OFFSET, hostNetns, true);
     object.setRodata(config);
     object.load();
-    for (const hook of HOOKS) this.#links.push(native.linkCgroup(object.programFd(`mg_${hook}`), this.#cgroup, hook));
+    for (const hook of HOOKS) this.#links.push(native.linkCgroup(object.programFd(`mg_${hook}`), this.cgroup, hook));
   }
 
   /** A network namespace with these addresses on its loopback device. */
@@ -164,9 +165,9 @@ export class SockLab {
 
   /** A process in that namespace; with `balanced`, in the cgroup before it opens a socket. */
   spawn(namespace: string, balanced: boolean): Process {
-    mkdirSync(this.#cgroup, { recursive: true });
+    mkdirSync(this.cgroup, { recursive: true });
     const join = balanced ? 'echo $$ > "$0/cgroup.procs" && ' : '';
-    const child = spawn('/bin/sh', ['-c', `${join}exec nsenter --net="/run/netns/$1" "$2" "$3"`, this.#cgroup, namespace, process.execPath, CHILD], {
+    const child = spawn('/bin/sh', ['-c', `${join}exec nsenter --net="/run/netns/$1" "$2" "$3"`, this.cgroup, namespace, process.execPath, CHILD], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
     const handle = new Process(child);
@@ -178,7 +179,7 @@ export class SockLab {
   cutter(onCut: (sockets: number) => void, log: Logger): Cutter {
     const names = this.#object!.maps().filter((name) => !name.includes('.'));
     const maps = new Maps(new Map(names.map((name) => [name, this.#fd(name)])));
-    return new Cutter({ maps, iterator: this.#object!.programFd(ITERATOR), cgroup: this.#cgroup, log, onCut });
+    return new Cutter({ maps, iterator: this.#object!.programFd(ITERATOR), cgroup: this.cgroup, log, onCut });
   }
 
   /** What the iterator says: struct udp_dialled, back to back. */
@@ -314,7 +315,7 @@ export class SockLab {
     this.#object?.close();
     await Promise.all(this.#processes.map((running) => running.stop()));
     for (const namespace of this.#namespaces) execFileSync('ip', ['netns', 'del', namespace]);
-    rmdirSync(this.#cgroup);
+    rmdirSync(this.cgroup);
   }
 }
 
