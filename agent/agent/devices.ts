@@ -31,6 +31,7 @@ export class DeviceFollower {
   #told = '';
   #waiting: NodeJS.Timeout | undefined;
   #changed = false;
+  #stopped = false;
 
   /** @param choose says what is attached to, each time the devices are looked at. */
   constructor(choose: (interfaces: readonly Interface[]) => DeviceChoice, options: FollowerOptions) {
@@ -57,6 +58,8 @@ export class DeviceFollower {
     signal.addEventListener(
       'abort',
       () => {
+        // What is queued on the event loop already must find nothing to do: the dataplane is closed then.
+        this.#stopped = true;
         unwatch();
         clearInterval(timer);
         clearTimeout(this.#waiting);
@@ -68,7 +71,7 @@ export class DeviceFollower {
   /** Looks at the devices, now or within PAUSE_MS: something has changed. */
   look(): void {
     this.#changed = true;
-    if (this.#waiting !== undefined) return;
+    if (this.#stopped || this.#waiting !== undefined) return;
     this.#changed = false;
     this.#attachAgain(false);
     this.#waiting = setTimeout(() => {

@@ -227,8 +227,10 @@ function identityOf({ device: { name, mac }, pod }: WantedDevice): string {
   return `${name} ${mac} ${pod}`;
 }
 
+/** The same line as pods come and go: it is told once. */
 function tooMany(wanted: number, room: number): Problem {
-  const message = `is too few: ${wanted - room} devices of pods have no programs, and what they send passes unseen: ${wanted} would do`;
+  const enough = Math.ceil(wanted / 256) * 256;
+  const message = `is too few for the devices of this node's pods: what some of them send passes unseen: ${enough} would do`;
   return { object: '--max-devices', field: '', value: String(room), message, reason: 'capacity' };
 }
 
