@@ -11,19 +11,24 @@ import { findCgroup, limitations, preflight } from '../dataplane/preflight.ts';
 import { readSettings, shortcomings } from '../dataplane/settings.ts';
 import { familyOf } from '../model/address.ts';
 import { Model } from '../model/model.ts';
+import type { Change } from '../model/objects.ts';
 import type { Log } from '../observe/log.ts';
 import { createLog } from '../observe/log.ts';
 import { Metrics } from '../observe/metrics.ts';
+import type { Answer, Routes } from '../observe/server.ts';
 import { serve } from '../observe/server.ts';
 import type { Source } from '../source/source.ts';
 import { watchConfig } from './config-watch.ts';
 import { Controller } from './controller.ts';
 import { DeviceFollower } from './devices.ts';
-import type { Health } from './health.ts';
-import { healthz } from './health.ts';
+import { HealthChecks } from './health-checks.ts';
+import { Health } from './health.ts';
 import { watchForKubeProxy } from './kube-proxy.ts';
 import { agentMetrics, watchMetrics } from './metrics.ts';
+import { heldAddresses } from './node.ts';
+import { pages } from './pages.ts';
 import { Problems } from './problems.ts';
+import { ProxyMetrics } from './proxy-metrics.ts';
 import { detectByDevice, ThisNode } from './this-node.ts';
 
 /**
@@ -54,7 +59,7 @@ export async function runAgent(resolved: Resolved, again: () => Promise<Resolved
     log,
   );
   try {
-    const agent = new Agent(options, log, metrics, source, dataplane);
+    const agent = new Agent(resolved, log, metrics, source, dataplane);
     watchConfig({ resolved, again, log, changed: (error) => agent.fail(error) }, stop.signal);
     await agent.run(stop);
   } finally {
@@ -72,13 +77,19 @@ class Agent {
   readonly #controller: Controller;
   readonly #cutter: Cutter;
   readonly #metrics: Metrics;
-  readonly #health: Health = { synced: 0, failingSince: 0 };
+  readonly #health = new Health();
+  readonly #healthChecks: HealthChecks;
+  readonly #proxyMetrics: ProxyMetrics;
+  readonly #started = Date.now();
+  readonly #resolved: Resolved;
   readonly #node: ThisNode;
   readonly #problems: Problems;
   #follower: DeviceFollower | undefined;
   readonly #failed = Promise.withResolvers<never>();
 
-  constructor(options: AgentOptions, log: Log, metrics: Metrics, source: Source, dataplane: Dataplane) {
+  constructor(resolved: Resolved, log: Log, metrics: Metrics, source: Source, dataplane: Dataplane) {
+    const { options } = resolved;
+    this.#resolved = resolved;
     this.#options = options;
     this.#log = log;
     this.#metrics = metrics;
@@ -87,29 +98,27 @@ class Agent {
     this.#node = new ThisNode({ options, log, interfaces: native.interfaces(), fail: (error) => this.fail(error) });
     this.#model = new Model(this.#node.facts);
     const observed = agentMetrics(this.#metrics, this.#model, dataplane, () => this.#controller.usage);
+    this.#proxyMetrics = new ProxyMetrics(metrics, this.#started);
     this.#problems = new Problems(log, metrics);
+    this.#healthChecks = new HealthChecks({ problems: this.#problems, healthy: () => this.#health.healthy });
     this.#cutter = dataplane.cutter(log, (sockets) => observed.cuts.add({}, sockets));
     this.#controller = new Controller({
       model: this.#model,
       maps: dataplane,
       problems: this.#problems,
       log,
-      onNode: (name, node) => {
-        if (name !== options.nodeName) return;
-        this.#node.update(node);
-        this.#follower?.look();
+      onChanges: (changes) => this.#take(changes),
+      onDelta: (delta) => {
+        this.#proxyMetrics.delta(delta);
+        this.#healthChecks.apply(delta.healthChecks);
       },
       onWrites: (writes) => this.#cutter.after(writes),
-      onSync: (seconds) => {
+      onSync: (seconds, full) => {
         observed.syncs.observe(seconds);
-        this.#health.synced = Date.now();
-        this.#health.failingSince = 0;
-        dataplane.synced(this.#health.synced);
+        this.#health.written(this.#proxyMetrics.written(seconds, full));
+        dataplane.synced(Date.now());
       },
-      onFailure: () => {
-        observed.failures.add();
-        this.#health.failingSince ||= Date.now();
-      },
+      onFailure: () => observed.failures.add(),
     });
   }
 
@@ -122,22 +131,46 @@ class Agent {
   async run(stop: AbortController): Promise<void> {
     const { nodeName, healthzBindAddress, metricsBindAddress } = this.#options;
     this.#log.info('starting', { version: version().version, node: nodeName, source: this.#source.name, bpffs: this.#options.bpffs });
-    const started = Date.now();
-    const describe = () => this.#dataplane.describe({ nodeName, version: version().version, source: this.#source.name, started });
+    const describe = () => this.#dataplane.describe({ nodeName, version: version().version, source: this.#source.name, started: this.#started });
     describe();
     // A cluster's address is known only when its kubeconfig has been read.
     void this.#controller.listed.then(describe);
-    const health = () => healthz(this.#health, Date.now());
-    const page = () => ({ status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: this.#metrics.render() }) as const;
     try {
       watchForKubeProxy(this.#log, this.#metrics, stop.signal);
-      if (healthzBindAddress !== undefined) await serve('--healthz-bind-address', healthzBindAddress, { '/healthz': health, '/livez': health }, stop.signal);
-      if (metricsBindAddress !== undefined) await serve('--metrics-bind-address', metricsBindAddress, { '/metrics': page }, stop.signal);
+      if (healthzBindAddress !== undefined) await serve('--healthz-bind-address', healthzBindAddress, this.#healthPages(), stop.signal);
+      if (metricsBindAddress !== undefined) await serve('--metrics-bind-address', metricsBindAddress, this.#metricsPages(), stop.signal);
       await Promise.race([Promise.all([this.#source.run(this.#controller, stop.signal), this.#start(stop.signal)]), this.#failed.promise]);
     } finally {
       stop.abort();
       this.#controller.stop();
+      this.#healthChecks.close();
       await this.#cutter.stop();
+    }
+  }
+
+  #healthPages(): Routes {
+    const counted = (page: 'healthz' | 'livez', answer: Answer): Answer => {
+      this.#proxyMetrics.answered(page, answer.status);
+      return answer;
+    };
+    return {
+      '/healthz': () => counted('healthz', this.#health.healthz(this.#node.eligible)),
+      '/livez': () => counted('livez', this.#health.livez()),
+    };
+  }
+
+  #metricsPages(): Routes {
+    const page = (): Answer => ({ status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: this.#metrics.render() });
+    return { ...pages(this.#resolved, this.#started), '/metrics': page };
+  }
+
+  #take(changes: readonly Change[]): void {
+    this.#health.queued();
+    this.#proxyMetrics.changes(changes);
+    for (const change of changes) {
+      if (change.kind !== 'Node' || change.key !== this.#options.nodeName) continue;
+      this.#node.update(change.object);
+      this.#follower?.look();
     }
   }
 
@@ -148,7 +181,8 @@ class Agent {
     if (signal.aborted) return;
     await this.#node.known(() => native.interfaces(), signal);
     if (signal.aborted) return;
-    const { nodeAddresses } = this.#node.facts;
+    const { nodeAddresses, nodePortAddresses } = this.#node.facts;
+    this.#healthChecks.listenOn(heldAddresses(nodePortAddresses, native.interfaces()));
     for (const line of shortcomings(this.#options.snatPorts, nodeAddresses.map(familyOf), readSettings())) this.#log.warn(line);
     this.#model.setFacts(this.#node.facts);
     this.#controller.start();
@@ -175,6 +209,7 @@ class Agent {
     if (facts !== undefined) {
       this.#log.info('this node has changed', { nodeIp: facts.nodeAddresses.join(','), nodePorts: facts.nodePortAddresses.join(',') });
       this.#model.setFacts(facts);
+      this.#healthChecks.listenOn(heldAddresses(facts.nodePortAddresses, interfaces));
       this.#controller.schedule();
     }
     const { devices, podDevices } = this.#options;

@@ -10,8 +10,8 @@ import type { Held, Write } from '../plan/held.ts';
 import type { Plan, Retired } from '../plan/planner.ts';
 import type { Usage } from '../plan/planner.ts';
 import { Planner } from '../plan/planner.ts';
-import type { Model } from '../model/model.ts';
-import type { Change, Node } from '../model/objects.ts';
+import type { Delta, Model } from '../model/model.ts';
+import type { Change } from '../model/objects.ts';
 import type { Problem } from '../model/problem.ts';
 import type { Log } from '../observe/log.ts';
 import type { SourceSink } from '../source/source.ts';
@@ -30,12 +30,14 @@ export interface ControllerOptions {
   readonly maps: Maps;
   readonly problems: Problems;
   readonly log: Log;
-  /** Called for each change of a Node object, this node's or (manifests) another's. */
-  readonly onNode: (name: string, node: Node | undefined) => void;
+  /** Called with the changes of the source, before anything is made of them. */
+  readonly onChanges: (changes: readonly Change[]) => void;
+  /** Called with what the model made of the changes, before it is written. */
+  readonly onDelta: (delta: Delta) => void;
   /** Called with what was written, also when not all of it could be. */
   readonly onWrites: (writes: readonly Write[]) => void;
-  /** Called after each complete write, with its duration in seconds. */
-  readonly onSync: (seconds: number) => void;
+  /** Called after each complete write, with its duration in seconds, and whether all was planned anew. */
+  readonly onSync: (seconds: number, full: boolean) => void;
   readonly onFailure: () => void;
   /** How long a removed backend's slot and an old set stay readable for packets under way, ms. @default 5000 */
   readonly graceMs?: number;
@@ -85,7 +87,7 @@ export class Controller implements SourceSink {
   }
 
   changes(changes: readonly Change[]): void {
-    for (const change of changes) if (change.kind === 'Node') this.#options.onNode(change.key, change.object);
+    this.#options.onChanges(changes);
     this.#options.model.apply(changes);
     this.schedule();
   }
@@ -123,10 +125,11 @@ export class Controller implements SourceSink {
 
   #sync(): void {
     const started = performance.now();
+    const full = this.#planner === undefined;
     if (!this.#attempt(() => this.#write())) return;
     if (this.#failures > 0) this.#options.log.info('the maps are written again', { failures: this.#failures });
     this.#failures = 0;
-    this.#options.onSync((performance.now() - started) / 1000);
+    this.#options.onSync((performance.now() - started) / 1000, full);
     this.#firstSync.resolve();
   }
 
@@ -143,6 +146,7 @@ export class Controller implements SourceSink {
   #write(): void {
     const { model, maps, problems } = this.#options;
     const delta = model.takeChanged();
+    this.#options.onDelta(delta);
     for (const [object, list] of delta.problems) problems.set('model', object, list);
     if (this.#planner === undefined) {
       this.#planner = new Planner(maps.read());

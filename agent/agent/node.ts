@@ -26,6 +26,12 @@ export function nodePortAddresses(asked: 'primary' | readonly Cidr[], node: read
   return asked === 'primary' ? node : localAddresses(interfaces).filter((address) => inRanges(asked, address));
 }
 
+/** Those of the addresses that an interface holds: what can be listened on. A cloud may give a node addresses that it never sees. */
+export function heldAddresses(addresses: readonly Address[], interfaces: readonly Interface[]): readonly Address[] {
+  const held = new Set(localAddresses(interfaces));
+  return addresses.filter((address) => held.has(address));
+}
+
 /** Global addresses of the interfaces, without loopback and link-local ones. */
 function localAddresses(interfaces: readonly Interface[]): Address[] {
   return interfaces

@@ -5,7 +5,7 @@ import type { Log } from '../observe/log.ts';
 import type { Counter, Metrics } from '../observe/metrics.ts';
 
 /** Who found it: each stage has its own list for an object. */
-export type Stage = 'source' | 'model' | 'plan' | 'devices';
+export type Stage = 'source' | 'model' | 'plan' | 'devices' | 'health check';
 
 export class Problems {
   readonly #log: Log;

@@ -25,6 +25,7 @@ export type ProblemReason =
   | 'conflict' // another Service owns the frontend
   | 'no_service' // a slice whose Service does not exist (manifests only: a race in Kubernetes)
   | 'capacity' // a map is full
+  | 'health_check' // a healthCheckNodePort that cannot be listened on
   | 'device'; // a device that is not there or cannot be served
 
 /**

@@ -64,37 +64,49 @@ class Counter implements Family {
   }
 }
 
+/** One series of a histogram; counts are cumulative, as they are written. */
+interface Buckets {
+  readonly labels: Labels;
+  readonly counts: number[];
+  sum: number;
+  count: number;
+}
+
 class Histogram implements Family {
   readonly name: string;
   readonly #help: string;
   readonly #bounds: readonly number[];
-  readonly #counts: number[];
-  #sum = 0;
-  #count = 0;
+  readonly #series = new Map<string, Buckets>();
 
   constructor(name: string, help: string, bounds: readonly number[]) {
     this.name = name;
     this.#help = help;
     this.#bounds = bounds;
-    this.#counts = bounds.map(() => 0);
   }
 
-  observe(seconds: number): void {
-    this.#bounds.forEach((bound, i) => {
-      if (seconds <= bound) this.#counts[i] = (this.#counts[i] ?? 0) + 1;
-    });
-    this.#sum += seconds;
-    this.#count++;
+  /** Labels must come from a fixed set of values: each combination is a series for good. */
+  observe(seconds: number, labels: Labels = {}): void {
+    const key = JSON.stringify(labels);
+    let series = this.#series.get(key);
+    if (series === undefined) {
+      series = { labels, counts: this.#bounds.map(() => 0), sum: 0, count: 0 };
+      this.#series.set(key, series);
+    }
+    for (const [i, bound] of this.#bounds.entries()) if (seconds <= bound) series.counts[i] = (series.counts[i] ?? 0) + 1;
+    series.sum += seconds;
+    series.count++;
   }
 
   render(): string {
-    const buckets = this.#bounds.map((bound, i) => sample(`${this.name}_bucket`, { le: String(bound) }, this.#counts[i] ?? 0));
+    return header(this.name, this.#help, 'histogram') + [...this.#series.values()].map((series) => this.#renderSeries(series)).join('');
+  }
+
+  #renderSeries({ labels, counts, sum, count }: Buckets): string {
     return [
-      header(this.name, this.#help, 'histogram'),
-      ...buckets,
-      sample(`${this.name}_bucket`, { le: '+Inf' }, this.#count),
-      sample(`${this.name}_sum`, {}, this.#sum),
-      sample(`${this.name}_count`, {}, this.#count),
+      ...this.#bounds.map((bound, i) => sample(`${this.name}_bucket`, { ...labels, le: String(bound) }, counts[i] ?? 0)),
+      sample(`${this.name}_bucket`, { ...labels, le: '+Inf' }, count),
+      sample(`${this.name}_sum`, labels, sum),
+      sample(`${this.name}_count`, labels, count),
     ].join('');
   }
 }

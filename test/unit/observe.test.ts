@@ -1,7 +1,7 @@
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { describe, expect, test } from 'vitest';
-import { healthz } from '../../agent/agent/health.ts';
+import { Health } from '../../agent/agent/health.ts';
 import { createLog } from '../../agent/observe/log.ts';
 import { Metrics } from '../../agent/observe/metrics.ts';
 import { serve } from '../../agent/observe/server.ts';
@@ -49,6 +49,12 @@ describe('metrics', () => {
         '# HELP h_seconds Times.\n# TYPE h_seconds histogram\n' +
         'h_seconds_bucket{le="0.1"} 1\nh_seconds_bucket{le="1"} 1\nh_seconds_bucket{le="+Inf"} 2\nh_seconds_sum 5.1\nh_seconds_count 2\n',
     );
+    const labelled = new Metrics();
+    const times = labelled.histogram('t', 'Times.', [1]);
+    times.observe(2, { ip_family: 'IPv4' });
+    times.observe(1, { ip_family: 'IPv6' });
+    expect(labelled.render()).toContain('t_bucket{ip_family="IPv4",le="1"} 0\nt_bucket{ip_family="IPv4",le="+Inf"} 1\nt_sum{ip_family="IPv4"} 2\n');
+    expect(labelled.render()).toContain('t_count{ip_family="IPv6"} 1\n');
     expect(() => metrics.counter('g', 'again')).toThrow('metric g exists');
   });
 });
@@ -78,16 +84,42 @@ describe('the servers', () => {
 });
 
 describe('health', () => {
-  const now = Date.parse('2026-01-01T00:10:00Z');
+  let now = Date.parse('2026-01-01T00:10:00Z');
+  const rig = (): Health => new Health(() => now);
+  const read = ({ status, body }: { status: number; body: string }) => [status, JSON.parse(body)] as const;
 
-  test.each([
-    ['nothing written yet', { synced: 0, failingSince: 0 }, 503],
-    ['written', { synced: now - 600_000, failingSince: 0 }, 200],
-    ['failing for a moment', { synced: now - 5_000, failingSince: now - 4_000 }, 200],
-    ['failing for a minute', { synced: now - 90_000, failingSince: now - 60_000 }, 503],
-  ])('%s: %o is %i', (_, health, status) => {
-    const answer = healthz(health, now);
-    expect(answer.status).toBe(status);
-    expect(JSON.parse(answer.body)).toMatchObject({ healthy: status === 200, currentTime: '2026-01-01T00:10:00.000Z' });
+  test('nothing written yet: not healthy, and no family has a status', () => {
+    const health = rig();
+    health.queued();
+    const never = '0001-01-01T00:00:00Z';
+    expect(read(health.livez())).toEqual([503, { lastUpdated: never, currentTime: '2026-01-01T00:10:00.000Z', healthy: false, status: {} }]);
+  });
+
+  test('a change may wait for a minute, from when the first of them came', () => {
+    const health = rig();
+    health.written(['IPv4', 'IPv6']);
+    now += 1_000;
+    health.queued();
+    now += 30_000;
+    health.queued();
+    expect(read(health.livez())).toMatchObject([200, { lastUpdated: '2026-01-01T00:10:31.000Z', healthy: true }]);
+    now += 30_000;
+    const lastUpdated = '2026-01-01T00:10:00.000Z';
+    const status = { lastUpdated, healthy: false };
+    expect(read(health.livez())).toEqual([
+      503,
+      { lastUpdated, currentTime: '2026-01-01T00:11:01.000Z', healthy: false, status: { IPv4: status, IPv6: status } },
+    ]);
+    health.written(['IPv6']);
+    expect(read(health.livez())).toMatchObject([200, { status: { IPv4: { lastUpdated }, IPv6: { lastUpdated: '2026-01-01T00:11:01.000Z' } } }]);
+  });
+
+  test('/healthz takes the node, too', () => {
+    const health = rig();
+    health.written(['IPv4']);
+    expect(read(health.healthz(true))).toMatchObject([200, { nodeEligible: true, healthy: true }]);
+    expect(read(health.healthz(false))).toMatchObject([503, { nodeEligible: false, healthy: true }]);
+    expect(Object.keys(JSON.parse(health.healthz(true).body) as object)).toEqual(['lastUpdated', 'currentTime', 'nodeEligible', 'healthy', 'status']);
+    expect(health.livez().body).not.toContain('nodeEligible');
   });
 });
