@@ -172,10 +172,11 @@ struct tuple {
 
 enum flow_flag {
 	FLOW_REPLY = 1,    /* this entry rewrites what the backend answers */
-	FLOW_FORWARD = 2,  /* the rewritten packet leaves this node at once: do not pass it up */
+	FLOW_FORWARD = 2,  /* the rewritten packet does not go on up the stack: it is masqueraded */
 	FLOW_FIN = 4,      /* this direction has closed */
 	FLOW_RST = 8,
 	FLOW_ASSURED = 16, /* the backend has answered */
+	FLOW_NODE = 32,    /* the client is this node itself */
 };
 
 /*
@@ -190,6 +191,16 @@ struct flow {
 	__u32 seen; /* coarse seconds since boot; written at most once a second */
 	__u8 flags; /* enum flow_flag */
 	__u8 pad[3];
+};
+
+/*
+ * Which servers' ends (address, port and protocol of a frontend or a backend) have had a flow: one
+ * bit for each hash. A packet whose bit is not set needs no lookup in `flows`. Bits are never
+ * cleared: one that outlives its flow costs a lookup, no more.
+ */
+#define FLOW_FILTER_WORDS 2048
+struct flow_filter {
+	__u64 bits[FLOW_FILTER_WORDS];
 };
 
 /* ---- client affinity ---- */
@@ -303,11 +314,14 @@ enum reason {
 	REASON_NEW_LOCAL,             /* new flow to a backend on this node */
 	REASON_NEW_REMOTE,            /* new flow, sent on to another node */
 	REASON_LOCAL,                 /* established, to a backend on this node */
-	REASON_REMOTE,                /* established, sent on */
-	REASON_REPLY_LOCAL,           /* answer of a backend on this node */
-	REASON_REPLY_REMOTE,          /* answer of a backend elsewhere, sent back to the client */
+	REASON_REMOTE,                /* established, sent on under another source */
+	REASON_REPLY_LOCAL,           /* answer to a client that the backend has seen as it is */
+	REASON_REPLY_REMOTE,          /* answer to what was sent on, sent back to the client */
 	REASON_TO_TC,                 /* XDP leaves it, untouched, to tc on the same device */
 	REASON_REJECT_NO_ENDPOINTS,   /* no endpoint: rejected with ICMP */
+	REASON_REJECT_UNKNOWN_PORT,   /* an owned address, but none of its frontends: likewise */
+	REASON_DROP_UNALLOCATED,      /* in a ServiceCIDR, but no Service's address */
+	REASON_DROP_SOURCE_RANGES,    /* loadBalancerSourceRanges leave the source out */
 	REASON_DROP_NO_LOCAL,         /* policy Local, no endpoint here */
 	REASON_DROP_NO_FLOW,          /* this node's RST to an answer whose flow is forgotten */
 	REASON_DROP_FLOWS_FULL,       /* the map `flows` took no entry */

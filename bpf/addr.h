@@ -37,4 +37,18 @@ static __always_inline int addr_equal(const struct addr *a, const struct addr *b
 	       a->w[3] == b->w[3];
 }
 
+static __always_inline int addr_is_unset(const struct addr *a)
+{
+	return !(a->w[0] | a->w[1] | a->w[2] | a->w[3]);
+}
+
+static __always_inline int cidr_holds(const struct cidr *cidr, const struct addr *a)
+{
+	__u32 difference = 0;
+
+	for (int i = 0; i < 4; i++)
+		difference |= (a->w[i] & cidr->mask.w[i]) ^ cidr->net.w[i];
+	return difference == 0;
+}
+
 #endif

@@ -9,18 +9,36 @@
 
 #include "fib.h"
 #include "flow.h"
+#include "origin.h"
 #include "service.h"
 #include "snat.h"
 
-/* A packet of a known flow that comes in. */
+/*
+ * Whether a packet, rewritten as its flow says, is this node's own: the answer to what it sent
+ * itself, or what it sends to a backend that is this node too, masqueraded as the frontend.
+ */
+static __always_inline int comes_in_anew(const struct packet *p, const struct flow *flow)
+{
+	if (!(flow->flags & FLOW_NODE))
+		return 0;
+	return flow->flags & FLOW_REPLY || addr_equal(&flow->to.saddr, &p->tuple.daddr);
+}
+
+/* A packet of a known flow. */
 static __always_inline void follow(void *ctx, const struct packet *p, const struct flow *flow,
 				   struct verdict *v)
 {
+	enum reason why = flow->flags & FLOW_REPLY ? REASON_REPLY_REMOTE : REASON_REMOTE;
+
 	v->to = flow->to;
-	if (!(flow->flags & FLOW_FORWARD))
+	if (!(flow->flags & FLOW_FORWARD)) {
 		decide(v, ACTION_REWRITE, REASON_LOCAL);
-	else if (find_route(ctx, p, v))
-		decide(v, ACTION_SEND, flow->flags & FLOW_REPLY ? REASON_REPLY_REMOTE : REASON_REMOTE);
+	} else if (comes_in_anew(p, flow)) {
+		if (find_way_in(ctx, p, v))
+			decide(v, ACTION_INJECT, why);
+	} else if (find_route(ctx, p, v)) {
+		decide(v, ACTION_SEND, why);
+	}
 }
 
 /* Whether the backend of a flow is still the frontend's to choose. */
@@ -33,16 +51,58 @@ static __always_inline int still_serves(const struct flow *flow, const struct fr
 }
 
 /*
- * Whether a packet of a known flow begins a new one all the same. A connection is never taken
- * from its backend; but a datagram is free to go where it is served, and so is a SYN: its
- * client may use a port again that the flow's two ends have done with.
+ * The flow that a packet is a part of; NULL: none. Neither is it one of a local backend's
+ * answers: those are told on their way out.
  */
-static __always_inline int begins_anew(const struct packet *p, const struct flow *flow,
-				       const struct frontend *frontend)
+static __always_inline struct flow *flow_of(const struct packet *p)
 {
-	if (p->tuple.proto == IPPROTO_TCP && !is_syn(p))
-		return 0;
-	return !still_serves(flow, frontend) || flow_closing(flow, other_half(flow));
+	const struct tuple *t = &p->tuple;
+	struct flow *flow;
+
+	if (!is_snat_port(t->dport) && !may_have_flow(&t->daddr, t->dport, t->proto))
+		return NULL;
+	flow = find_flow(t);
+	if (!flow || (flow->flags & (FLOW_REPLY | FLOW_FORWARD)) == FLOW_REPLY)
+		return NULL;
+	return flow;
+}
+
+/*
+ * Whether a packet of a known flow stays with it whatever has become of its frontend: an answer,
+ * and a connection, which is never taken from its backend. A datagram is free to go where it is
+ * served, and so is a SYN: its client may use a port again that the flow's ends have done with.
+ */
+static __always_inline int is_bound(const struct packet *p, const struct flow *flow)
+{
+	return flow->flags & FLOW_REPLY || (p->tuple.proto == IPPROTO_TCP && !is_syn(p));
+}
+
+/*
+ * What no frontend takes. An address that is ours as a whole is refused, so that it does not
+ * travel between routers for ever, but never one that an interface here holds (somebody's SSH).
+ * Others pass after one lookup: only what lies where such addresses are is looked up again.
+ */
+static __always_inline void refuse_or_pass(void *ctx, const struct packet *p, struct verdict *v)
+{
+	const struct node *self = get_node();
+	const struct frontend *whole;
+	int inside;
+
+	decide(v, ACTION_PASS, REASON_FOREIGN);
+	if (!self)
+		return;
+	inside = in_service_cidrs(self, &p->tuple.daddr);
+	if (!inside && !(self->flags & NODE_OWNS_BEYOND))
+		return;
+	whole = find_frontend(&p->tuple.daddr, 0, 0);
+	if (whole ? !(whole->flags & FRONTEND_OWNED) : !inside)
+		return;
+	if (may_be_held(ctx, p, &p->tuple, v))
+		return;
+	if (whole)
+		decide(v, ACTION_REJECT, REASON_REJECT_UNKNOWN_PORT);
+	else
+		decide(v, ACTION_DROP, REASON_DROP_UNALLOCATED);
 }
 
 /*
@@ -71,30 +131,49 @@ static __always_inline int route_from_here(void *ctx, const struct packet *p, st
  */
 static __noinline struct frontend *recognise(void *ctx, const struct packet *p, struct verdict *v)
 {
-	const __u8 remote_reply = FLOW_REPLY | FLOW_FORWARD;
 	struct frontend *frontend;
-	struct flow *flow;
+	struct flow *flow = flow_of(p);
 
-	/* An answer to what was forwarded is told by its port. One that no flow knows goes on:
-	 * the port may be somebody else's. */
-	if (is_snat_port(p->tuple.dport)) {
-		flow = find_flow(&p->tuple);
-		if (flow && (flow->flags & remote_reply) == remote_reply) {
-			keep_flow(p, flow);
-			follow(ctx, p, flow, v);
+	if (!flow || !is_bound(p, flow) || !keep_flow(p, flow)) {
+		frontend = find_frontend(&p->tuple.daddr, p->tuple.dport, p->tuple.proto);
+		if (!frontend || frontend->flags & FRONTEND_HOST_ONLY) {
+			refuse_or_pass(ctx, p, v);
 			return NULL;
 		}
+		if (!flow || !still_serves(flow, frontend) || flow_closing(flow, other_half(flow)) ||
+		    !keep_flow(p, flow))
+			return frontend;
 	}
-	frontend = find_frontend(&p->tuple.daddr, p->tuple.dport, p->tuple.proto);
-	if (!frontend || frontend->flags & FRONTEND_HOST_ONLY) {
-		decide(v, ACTION_PASS, REASON_FOREIGN);
-		return NULL;
-	}
-	flow = find_flow(&p->tuple);
-	if (!flow || begins_anew(p, flow, frontend) || !keep_flow(p, flow))
-		return frontend;
 	follow(ctx, p, flow, v);
 	return NULL;
+}
+
+/*
+ * How a packet of a new flow gets to v->to, and as whose. What a backend sees is the client
+ * itself wherever its answers come by this node on their own: from this node's backends, and to
+ * this node's pods. All else is masqueraded, and does not go up the stack, which takes what comes
+ * in under an address of this node for forged. 0: the verdict is made.
+ */
+static __always_inline int find_way(void *ctx, const struct packet *p, int local, struct verdict *v)
+{
+	decide(v, ACTION_REWRITE, local ? REASON_NEW_LOCAL : REASON_NEW_REMOTE);
+	if (p->sender == SENDER_OUTSIDE && local)
+		return 1;
+	/* Not to itself: a pod takes no packet from its own address. */
+	if (p->sender == SENDER_POD && !addr_equal(&v->to.daddr, &p->tuple.saddr))
+		return 1;
+	v->flow = FLOW_FORWARD;
+	if (p->sender == SENDER_NODE) {
+		v->flow |= FLOW_NODE;
+		/* Nor does a node: as the frontend it comes in where answers of that would. */
+		if (local && may_be_held(ctx, p, &v->to, v)) {
+			v->to.saddr = p->tuple.daddr;
+			v->action = ACTION_INJECT;
+			return find_way_in(ctx, p, v);
+		}
+	}
+	v->action = ACTION_SEND;
+	return route_from_here(ctx, p, v);
 }
 
 /*
@@ -105,9 +184,15 @@ static __noinline __u32 choose(void *ctx, const struct packet *p, const struct f
 			       struct verdict *v)
 {
 	struct choice choice = {};
-	enum outcome outcome = choose_for_frontend(frontend, FROM_OUTSIDE, hash_tuple(&p->tuple),
-						   &p->tuple.saddr, &choice);
+	enum outcome outcome;
 
+	if (frontend->flags & FRONTEND_SOURCE_RANGES &&
+	    !in_source_ranges(frontend->service, &p->tuple.saddr)) {
+		decide(v, ACTION_DROP, REASON_DROP_SOURCE_RANGES);
+		return 0;
+	}
+	outcome = choose_for_frontend(frontend, origin_of_packet(p), hash_tuple(&p->tuple),
+				      &p->tuple.saddr, &choice);
 	if (outcome == CHOSEN && addr_is_v4(&choice.backend->addr) != p->v4)
 		outcome = INCONSISTENT;
 	switch (outcome) {
@@ -127,13 +212,8 @@ static __noinline __u32 choose(void *ctx, const struct packet *p, const struct f
 	v->to = p->tuple;
 	v->to.daddr = choice.backend->addr;
 	v->to.dport = choice.backend->port;
-	if (choice.backend->flags & BACKEND_LOCAL) {
-		decide(v, ACTION_REWRITE, REASON_NEW_LOCAL);
-	} else {
-		if (!route_from_here(ctx, p, v))
-			return 0;
-		decide(v, ACTION_SEND, REASON_NEW_REMOTE);
-	}
+	if (!find_way(ctx, p, choice.backend->flags & BACKEND_LOCAL, v))
+		return 0;
 	count_connection(choice.backend);
 	return choice.id;
 }
@@ -146,19 +226,18 @@ __noinline int enter(const struct packet *p, struct verdict *v, __u32 service, _
 {
 	struct flow flow = { .service = service, .backend = id, .seen = coarse_seconds() };
 	struct tuple from, to;
-	int failed, local;
+	int failed;
 
 	if (!p || !v) /* so it asks for this, too */
 		return REASON_DROP_INCONSISTENT;
-	local = v->action == ACTION_REWRITE;
 	from = p->tuple;
 	to = v->to;
 
 	flow.to = reversed(&from);
-	flow.flags = local ? FLOW_REPLY : FLOW_REPLY | FLOW_FORWARD;
-	/* A local backend sees the client as it is; only when the client uses one port through
+	flow.flags = v->flow | FLOW_REPLY;
+	/* Who sees the client as it is, sees its port; only when the client uses one port through
 	 * two frontends to the same backend, one of the two gets another port. */
-	failed = claim_port(&to, &flow, hash_tuple(&from), local);
+	failed = claim_port(&to, &flow, hash_tuple(&from), !(v->flow & FLOW_FORWARD));
 	if (failed)
 		return failed;
 	flow.to = to;
@@ -166,14 +245,16 @@ __noinline int enter(const struct packet *p, struct verdict *v, __u32 service, _
 	if (bpf_map_update_elem(&flows, &from, &flow, BPF_ANY))
 		return REASON_DROP_FLOWS_FULL;
 	v->to.sport = to.sport;
+	note_flow(&from.daddr, from.dport, from.proto);
+	note_flow(&to.daddr, to.dport, to.proto);
 	return 0;
 }
 
 /*
- * A packet that comes in from outside, or out of a tunnel. Three steps, none within another:
- * together they would need more than the 512 bytes of stack that there are.
+ * A packet that may be on its way to a frontend. Three steps, none within another: together
+ * they would need more than the 512 bytes of stack that there are.
  */
-static __always_inline void ingress(void *ctx, const struct packet *p, struct verdict *v)
+static __always_inline void serve(void *ctx, const struct packet *p, struct verdict *v)
 {
 	const struct frontend *frontend = recognise(ctx, p, v);
 	__u32 service, backend;
@@ -196,7 +277,7 @@ static __always_inline void ingress(void *ctx, const struct packet *p, struct ve
  * ACK, since the answer had one (RFC 9293, 3.10.7.1): one that refuses a SYN, or that a socket
  * sends of its own, has, and goes out.
  */
-static __always_inline int is_misled_reset(const struct packet *p)
+static __noinline int is_misled_reset(const struct packet *p)
 {
 	struct tuple answer;
 
@@ -207,22 +288,23 @@ static __always_inline int is_misled_reset(const struct packet *p)
 }
 
 /*
- * A packet that leaves by a device which faces outside: the answers of local backends get
- * their frontend's address back. What ingress sends on passes here too; it is no flow's key.
+ * The answers of those who saw the client as it is get their frontend's address back where they
+ * leave: by an uplink, or into the pod that asked. 0: it is none, and the verdict is not made.
  */
-static __noinline void egress(const struct packet *p, struct verdict *v)
+static __noinline int answer(const struct packet *p, struct verdict *v)
 {
-	struct flow *flow = find_flow(&p->tuple);
+	const struct tuple *t = &p->tuple;
+	struct flow *flow;
 
-	if (flow && (flow->flags & (FLOW_REPLY | FLOW_FORWARD)) == FLOW_REPLY) {
-		keep_flow(p, flow);
-		v->to = flow->to;
-		decide(v, ACTION_REWRITE, REASON_REPLY_LOCAL);
-	} else if (is_misled_reset(p)) {
-		decide(v, ACTION_DROP, REASON_DROP_NO_FLOW);
-	} else {
-		decide(v, ACTION_PASS, REASON_FOREIGN);
-	}
+	if (!may_have_flow(&t->saddr, t->sport, t->proto))
+		return 0;
+	flow = find_flow(t);
+	if (!flow || (flow->flags & (FLOW_REPLY | FLOW_FORWARD)) != FLOW_REPLY)
+		return 0;
+	keep_flow(p, flow);
+	v->to = flow->to;
+	decide(v, ACTION_REWRITE, REASON_REPLY_LOCAL);
+	return 1;
 }
 
 #endif

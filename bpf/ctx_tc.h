@@ -103,18 +103,34 @@ static __always_inline int skb_tagged(const struct __sk_buff *skb)
 	       skb->protocol == bpf_htons(ETH_P_8021AD);
 }
 
+/* Tags belong to the link that the packet came from. 0: they could not be taken off. */
+static __always_inline int skb_untag(struct __sk_buff *skb)
+{
+	for (int i = 0; i < VLANS_MAX && skb_tagged(skb); i++) {
+		if (bpf_skb_vlan_pop(skb))
+			return 0;
+	}
+	return 1;
+}
+
+/* Lets the packet come in by the device of a route, which find_way_in() found. Returns a tc action. */
+static __always_inline int skb_inject(struct __sk_buff *skb, const struct bpf_fib_lookup *route)
+{
+	if (!skb_untag(skb) || bpf_skb_store_bytes(skb, 0, route->smac, ETH_ALEN, 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect(route->ifindex, BPF_F_INGRESS);
+}
+
 /*
  * Sends the packet out along a route; the kernel fills in the link layer, and asks for the
- * neighbour if it must. Tags belong to the link that the packet came from. Returns a tc action.
+ * neighbour if it must. Returns a tc action.
  */
 static __always_inline int skb_send(struct __sk_buff *skb, const struct bpf_fib_lookup *route)
 {
 	struct bpf_redir_neigh next = { .nh_family = route->family };
 
-	for (int i = 0; i < VLANS_MAX && skb_tagged(skb); i++) {
-		if (bpf_skb_vlan_pop(skb))
-			return TC_ACT_SHOT;
-	}
+	if (!skb_untag(skb))
+		return TC_ACT_SHOT;
 	if (route->family == AF_INET)
 		next.ipv4_nh = route->ipv4_dst;
 	else

@@ -3,7 +3,7 @@
 #ifndef MAGLANE_FIB_H
 #define MAGLANE_FIB_H
 
-#include "maps.h"
+#include "flow.h"
 #include "verdict.h"
 
 #ifndef AF_INET
@@ -21,11 +21,6 @@ static __always_inline struct addr source_on(__u32 ifindex, const struct packet 
 	return p->v4 ? device->addr4 : device->addr6;
 }
 
-static __always_inline int addr_is_unset(const struct addr *a)
-{
-	return !(a->w[0] | a->w[1] | a->w[2] | a->w[3]);
-}
-
 /*
  * XDP sends what leaves by a device that takes it from there. Not out of a VLAN: the route
  * would have to be asked about the VLAN's device, which XDP does not know.
@@ -41,48 +36,91 @@ static __always_inline int xdp_can_send(const struct packet *p, __u32 ifindex)
 }
 
 /*
- * Asks the routing table about v->to, before anything is rewritten: 1: the packet can leave
- * along v->route. 0: the verdict says what becomes of it. XDP leaves to tc what it cannot
- * send: there, a neighbour that is not known yet is resolved and any device will do.
+ * What the routing table says of a tuple, as if it had come in where `p` did: a
+ * BPF_FIB_LKUP_RET_*, or an error below 0.
  *
  * At tc the length is not asked about, because GSO packets are longer than any MTU: what is
  * too big after all (BPF_FIB_LKUP_RET_FRAG_NEEDED) is left to the device that it leaves by.
  */
+static __noinline int ask_route(void *ctx, const struct packet *p, const struct tuple *t,
+				struct bpf_fib_lookup *fib)
+{
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->l4_protocol = t->proto;
+	fib->sport = t->sport;
+	fib->dport = t->dport;
+	fib->ifindex = p->ifindex;
+	if (p->hook == HOOK_XDP)
+		fib->tot_len = p->l3_len;
+	if (p->v4) {
+		fib->family = AF_INET;
+		fib->ipv4_src = addr_v4(&t->saddr);
+		fib->ipv4_dst = addr_v4(&t->daddr);
+	} else {
+		fib->family = AF_INET6;
+		__builtin_memcpy(fib->ipv6_src, t->saddr.w, sizeof(fib->ipv6_src));
+		__builtin_memcpy(fib->ipv6_dst, t->daddr.w, sizeof(fib->ipv6_dst));
+	}
+	return bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
+}
+
+/*
+ * Whether an interface of this node holds a tuple's destination, as far as one can tell: the
+ * table gives the same answer for an address that it has no route to at all, and says nothing
+ * where forwarding is off.
+ */
+static __always_inline int may_be_held(void *ctx, const struct packet *p, const struct tuple *t,
+				       struct verdict *v)
+{
+	int found = ask_route(ctx, p, t, &v->route);
+
+	return found < 0 || found == BPF_FIB_LKUP_RET_NOT_FWDED ||
+	       found == BPF_FIB_LKUP_RET_FWD_DISABLED;
+}
+
+/*
+ * Asks the routing table about v->to, before anything is rewritten: 1: the packet can leave
+ * along v->route. 0: the verdict says what becomes of it. XDP leaves to tc what it cannot
+ * send: there, a neighbour that is not known yet is resolved and any device will do.
+ */
 static __always_inline int find_route(void *ctx, const struct packet *p, struct verdict *v)
 {
-	struct bpf_fib_lookup *fib = &v->route;
 	int found;
 
 	if (p->ttl <= 1) {
 		decide(v, ACTION_DROP, REASON_DROP_TTL);
 		return 0;
 	}
-	__builtin_memset(fib, 0, sizeof(*fib));
-	fib->l4_protocol = v->to.proto;
-	fib->sport = v->to.sport;
-	fib->dport = v->to.dport;
-	fib->ifindex = p->ifindex;
-	if (p->hook == HOOK_XDP)
-		fib->tot_len = p->l3_len;
-	if (p->v4) {
-		fib->family = AF_INET;
-		fib->ipv4_src = addr_v4(&v->to.saddr);
-		fib->ipv4_dst = addr_v4(&v->to.daddr);
-	} else {
-		fib->family = AF_INET6;
-		__builtin_memcpy(fib->ipv6_src, v->to.saddr.w, sizeof(fib->ipv6_src));
-		__builtin_memcpy(fib->ipv6_dst, v->to.daddr.w, sizeof(fib->ipv6_dst));
-	}
-	found = bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
+	found = ask_route(ctx, p, &v->to, &v->route);
 
 	if (p->hook == HOOK_XDP) {
-		if (found == BPF_FIB_LKUP_RET_SUCCESS && xdp_can_send(p, fib->ifindex))
+		if (found == BPF_FIB_LKUP_RET_SUCCESS && xdp_can_send(p, v->route.ifindex))
 			return 1;
 		decide(v, ACTION_PASS, REASON_TO_TC);
 		return 0;
 	}
 	if (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH ||
 	    found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return 1;
+	decide(v, ACTION_DROP, REASON_DROP_NO_ROUTE);
+	return 0;
+}
+
+/*
+ * For what becomes v->to and is this node's own: the device by which v->to's source would be
+ * reached, in v->route. It has to come in there, or a strict rp_filter drops it. The node has
+ * just sent that way, so the neighbour is known, and with it the device's own address. 1 or 0,
+ * as find_route().
+ */
+static __always_inline int find_way_in(void *ctx, const struct packet *p, struct verdict *v)
+{
+	struct tuple back = reversed(&v->to);
+
+	if (p->hook == HOOK_XDP) {
+		decide(v, ACTION_PASS, REASON_TO_TC);
+		return 0;
+	}
+	if (ask_route(ctx, p, &back, &v->route) == BPF_FIB_LKUP_RET_SUCCESS)
 		return 1;
 	decide(v, ACTION_DROP, REASON_DROP_NO_ROUTE);
 	return 0;

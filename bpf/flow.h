@@ -36,6 +36,37 @@ static __always_inline struct flow *find_flow(const struct tuple *key)
 	return bpf_map_lookup_elem(&flows, key);
 }
 
+/*
+ * Where the filter keeps the bit of a server's end. The one who serves is the one who is
+ * dialled: the destination of what a client sends, the source of what it is answered.
+ */
+static __always_inline __u64 *filter_word(__u32 hash)
+{
+	__u32 only = 0;
+	struct flow_filter *filter = bpf_map_lookup_elem(&flow_filter, &only);
+
+	return filter ? &filter->bits[hash / 64 % FLOW_FILTER_WORDS] : NULL;
+}
+
+/* 0: that end has never had a flow. */
+static __always_inline int may_have_flow(const struct addr *a, __be16 port, __u8 proto)
+{
+	__u32 hash = hash_end_point(a, port, proto);
+	const __u64 *word = filter_word(hash);
+
+	return word && *word & 1ULL << hash % 64;
+}
+
+static __always_inline void note_flow(const struct addr *a, __be16 port, __u8 proto)
+{
+	__u32 hash = hash_end_point(a, port, proto);
+	__u64 *word = filter_word(hash), bit = 1ULL << hash % 64;
+
+	/* Mostly it is set: a locked write would take the line from the other CPUs. */
+	if (word && !(*word & bit))
+		__sync_fetch_and_or(word, bit);
+}
+
 static __always_inline struct flow *other_half(const struct flow *flow)
 {
 	struct tuple key = reversed(&flow->to);
@@ -101,7 +132,7 @@ static __noinline int keep_flow(const struct packet *p, struct flow *flow)
 			.service = flow->service,
 			.backend = flow->backend,
 			.seen = now,
-			.flags = (flags & FLOW_FORWARD) | (~flags & FLOW_REPLY),
+			.flags = (flags & (FLOW_FORWARD | FLOW_NODE)) | (~flags & FLOW_REPLY),
 		};
 		struct flow *other = find_flow(&key);
 

@@ -47,6 +47,12 @@ static __always_inline __u32 hash_addr(const struct addr *a)
 	return hash_end(hash_add_addr(HASH_SEED, a));
 }
 
+/* Of a server's end, for the bits of struct flow_filter. */
+static __always_inline __u32 hash_end_point(const struct addr *a, __be16 port, __u8 proto)
+{
+	return hash_step(hash_add_addr(HASH_SEED, a), (__u32)port << 8 | proto) >> 32;
+}
+
 static __always_inline __u32 hash_u64(__u64 value)
 {
 	return hash_end(hash_step(HASH_SEED, value));

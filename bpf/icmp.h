@@ -7,6 +7,7 @@
 #ifndef MAGLANE_ICMP_H
 #define MAGLANE_ICMP_H
 
+#include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 #include "csum.h"
 #include "verdict.h"
@@ -144,8 +145,11 @@ static __noinline int skb_reject(struct __sk_buff *skb, const struct packet *p)
 	__u8 macs[2 * ETH_ALEN], swapped[2 * ETH_ALEN];
 	__s64 quote;
 
-	/* No errors about what was not meant for us alone (RFC 1122, 3.2.2). */
-	if (skb->pkt_type != 0 /* PACKET_HOST */ || size > QUOTE_MAX || is_icmp_error(p))
+	/* No errors about what was not meant for us alone (RFC 1122, 3.2.2). A pod's frame is for the
+	 * bridge which its device is a port of: another host's, as the device sees it. */
+	if (skb->pkt_type != PACKET_HOST && !(skb->pkt_type == PACKET_OTHERHOST && p->sender == SENDER_POD))
+		return TC_ACT_SHOT;
+	if (size > QUOTE_MAX || is_icmp_error(p))
 		return TC_ACT_SHOT;
 	if (bpf_skb_change_tail(skb, p->l3 + size, 0) || settle_quoted_checksum(skb, p))
 		return TC_ACT_SHOT;
@@ -160,7 +164,8 @@ static __noinline int skb_reject(struct __sk_buff *skb, const struct packet *p)
 	__builtin_memcpy(swapped + ETH_ALEN, macs, ETH_ALEN);
 	if (bpf_skb_store_bytes(skb, 0, swapped, sizeof(swapped), 0))
 		return TC_ACT_SHOT;
-	return bpf_redirect(skb->ifindex, 0);
+	/* Back to whom it came from: what this node itself was about to send, into it. */
+	return bpf_redirect(skb->ifindex, p->sender == SENDER_NODE ? BPF_F_INGRESS : 0);
 }
 
 #endif

@@ -20,6 +20,13 @@ enum hook {
 	HOOK_TC = 2,
 };
 
+/* Who sent a packet, as far as the place where it is met can tell. */
+enum sender {
+	SENDER_OUTSIDE, /* it comes in by an uplink or out of a tunnel; from a pod of another node, perhaps */
+	SENDER_POD,     /* it comes out of a pod of this node */
+	SENDER_NODE,    /* this node made it, and it leaves by an uplink */
+};
+
 /* What the core knows of a packet. It never sees its bytes. */
 struct packet {
 	struct tuple tuple;
@@ -35,7 +42,7 @@ struct packet {
 		__u8 icmp_type;
 	};
 	__u8 tagged;   /* has a VLAN tag in the frame */
-	__u8 pad;
+	__u8 sender;   /* enum sender */
 };
 
 /* enum flow_flag knows the meaning; these are the bits on the wire (RFC 9293, 3.1). */

@@ -13,7 +13,6 @@
 static __noinline int skb_carry_out(struct __sk_buff *skb, const struct packet *p,
 				    struct verdict *v)
 {
-	int send = v->action == ACTION_SEND;
 	int action = TC_ACT_SHOT;
 
 	switch (v->action) {
@@ -21,8 +20,13 @@ static __noinline int skb_carry_out(struct __sk_buff *skb, const struct packet *
 		return TC_ACT_UNSPEC;
 	case ACTION_REWRITE:
 	case ACTION_SEND:
-		if (skb_rewrite(skb, p, &v->to, send))
-			action = send ? skb_send(skb, &v->route) : TC_ACT_UNSPEC;
+	case ACTION_INJECT:
+		if (!skb_rewrite(skb, p, &v->to, v->action == ACTION_SEND))
+			break;
+		if (v->action == ACTION_SEND)
+			action = skb_send(skb, &v->route);
+		else
+			action = v->action == ACTION_INJECT ? skb_inject(skb, &v->route) : TC_ACT_UNSPEC;
 		break;
 	case ACTION_REJECT:
 		action = skb_reject(skb, p);
@@ -35,17 +39,22 @@ static __noinline int skb_carry_out(struct __sk_buff *skb, const struct packet *
 	return action;
 }
 
-SEC("tc")
-int mg_tc_ingress(struct __sk_buff *skb)
+static __always_inline int has_tuple(enum parsed parsed)
+{
+	return parsed == PARSED_TUPLE || parsed == PARSED_PORTLESS;
+}
+
+/* What comes in by a device: from outside, or from a pod. */
+static __always_inline int come_in(struct __sk_buff *skb, enum sender sender)
 {
 	__u64 bytes = skb->len;
-	struct packet packet = {};
+	struct packet packet = { .sender = sender };
 	struct verdict verdict = {};
 	enum parsed parsed = skb_read(skb, &packet);
 	int action;
 
-	if (parsed == PARSED_TUPLE || parsed == PARSED_PORTLESS)
-		ingress(skb, &packet, &verdict);
+	if (has_tuple(parsed))
+		serve(skb, &packet, &verdict);
 	else
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
 	action = skb_carry_out(skb, &packet, &verdict);
@@ -53,36 +62,61 @@ int mg_tc_ingress(struct __sk_buff *skb)
 	return action;
 }
 
+/* From outside, or out of a tunnel. */
 SEC("tc")
-int mg_tc_egress(struct __sk_buff *skb)
+int mg_tc_ingress(struct __sk_buff *skb)
 {
-	__u64 bytes = skb->len;
-	struct packet packet = {};
-	struct verdict verdict = {};
-	enum parsed parsed = skb_read(skb, &packet);
-	int action;
-
-	if (parsed == PARSED_TUPLE || parsed == PARSED_PORTLESS)
-		egress(&packet, &verdict);
-	else
-		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
-	action = skb_carry_out(skb, &packet, &verdict);
-	count(verdict.why, bytes);
-	return action;
+	return come_in(skb, SENDER_OUTSIDE);
 }
 
 /* What a pod of this node sends. */
 SEC("tc")
 int mg_pod_ingress(struct __sk_buff *skb)
 {
-	count(REASON_FOREIGN, skb->len);
-	return TC_ACT_UNSPEC;
+	return come_in(skb, SENDER_POD);
 }
 
-/* What is on its way to a pod of this node. */
+/* By an uplink or a tunnel: answers, and what this node itself sends. */
+SEC("tc")
+int mg_tc_egress(struct __sk_buff *skb)
+{
+	__u64 bytes = skb->len;
+	struct packet packet = { .sender = SENDER_NODE };
+	struct verdict verdict = {};
+	enum parsed parsed = skb_read(skb, &packet);
+	int own = skb->ingress_ifindex == 0; /* it came in by no device */
+	int action;
+
+	if (!has_tuple(parsed))
+		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
+	else if (answer(&packet, &verdict))
+		;
+	else if (!own)
+		decide(&verdict, ACTION_PASS, REASON_FOREIGN);
+	else if (is_misled_reset(&packet))
+		decide(&verdict, ACTION_DROP, REASON_DROP_NO_FLOW);
+	else
+		serve(skb, &packet, &verdict);
+	action = skb_carry_out(skb, &packet, &verdict);
+	count(verdict.why, bytes);
+	return action;
+}
+
+/* What is on its way to a pod of this node: answers. */
 SEC("tc")
 int mg_pod_egress(struct __sk_buff *skb)
 {
-	count(REASON_FOREIGN, skb->len);
-	return TC_ACT_UNSPEC;
+	__u64 bytes = skb->len;
+	struct packet packet = {};
+	struct verdict verdict = {};
+	enum parsed parsed = skb_read(skb, &packet);
+	int action;
+
+	if (!has_tuple(parsed))
+		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
+	else if (!answer(&packet, &verdict))
+		decide(&verdict, ACTION_PASS, REASON_FOREIGN);
+	action = skb_carry_out(skb, &packet, &verdict);
+	count(verdict.why, bytes);
+	return action;
 }

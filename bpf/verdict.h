@@ -10,6 +10,7 @@ enum action {
 	ACTION_PASS = 0, /* goes on as it is */
 	ACTION_REWRITE,  /* becomes `to` and goes on */
 	ACTION_SEND,     /* becomes `to`, one hop further, and leaves along `route` */
+	ACTION_INJECT,   /* becomes `to` and comes in anew, by the device of `route` */
 	ACTION_REJECT,   /* goes back to its sender as ICMP port unreachable */
 	ACTION_DROP,
 };
@@ -17,6 +18,7 @@ enum action {
 struct verdict {
 	enum reason why;
 	enum action action;
+	__u8 flow; /* enum flow_flag that a new flow is entered with */
 	struct tuple to;
 	struct bpf_fib_lookup route;
 };

@@ -43,7 +43,7 @@ int mg_xdp_ingress(struct xdp_md *ctx)
 	int action;
 
 	if (parsed == PARSED_TUPLE)
-		ingress(ctx, &packet, &verdict);
+		serve(ctx, &packet, &verdict);
 	else
 		decide(&verdict, ACTION_PASS, reason_at_xdp(parsed));
 	action = xdp_carry_out(ctx, &packet, &verdict);

@@ -32,7 +32,7 @@ import { Process } from './packet-process.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const CHILD = fileURLToPath(new URL('./packet-child.ts', import.meta.url));
-const PROGRAMS = ['mg_xdp_ingress', 'mg_tc_ingress', 'mg_tc_egress'] as const;
+const PROGRAMS = ['mg_xdp_ingress', 'mg_tc_ingress', 'mg_tc_egress', 'mg_pod_ingress', 'mg_pod_egress'] as const;
 export const SNAT = { min: 61_000, max: 61_999 } as const;
 
 export type ReasonText = keyof typeof Reason;
