@@ -53,12 +53,10 @@ export function hasLegacyTables(family: RuleSet['family']): boolean {
 
 /**
  * Prints a rule set as iptables-save does.
- * @returns undefined when there is no program for it here.
- * @throws Error with what the program said.
+ * @throws Error with what the program said, or that there is none.
  */
-export function save(set: RuleSet): string | undefined {
-  const program = find(set, 'save');
-  return program === undefined ? undefined : execFileSync(program, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 2 ** 30 });
+export function save(set: RuleSet): string {
+  return execFileSync(find(set, 'save'), { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 2 ** 30 });
 }
 
 /**
@@ -66,9 +64,7 @@ export function save(set: RuleSet): string | undefined {
  * @throws Error with what the program said, or that there is none.
  */
 export function restore(set: RuleSet, script: string): void {
-  const program = find(set, 'restore');
-  if (program === undefined) throw new Error(`no program for the ${set.backend} rules of ${set.family}tables is here: install iptables`);
-  execFileSync(program, ['--noflush', '--wait'], { input: script, stdio: ['pipe', 'ignore', 'pipe'] });
+  execFileSync(find(set, 'restore'), ['--noflush', '--wait'], { input: script, stdio: ['pipe', 'ignore', 'pipe'] });
 }
 
 /**
@@ -143,7 +139,7 @@ function plan({ name: table, builtIn, chains, rules }: Table): Removal {
 }
 
 /** The program of a rule set by its own name, else the one without it when that is what it is: the older has "iptables v1.4.21" alone. */
-function find({ family, backend }: RuleSet, verb: 'save' | 'restore'): string | undefined {
+function find({ family, backend }: RuleSet, verb: 'save' | 'restore'): string {
   const short = family === 'ip' ? 'iptables' : 'ip6tables';
   const version = (program: string): string | undefined => {
     try {
@@ -156,5 +152,6 @@ function find({ family, backend }: RuleSet, verb: 'save' | 'restore'): string | 
   if (version(named) !== undefined) return named;
   const plain = `${short}-${verb}`;
   const text = version(plain);
-  return text !== undefined && text.includes('nf_tables') === (backend === 'nft') ? plain : undefined;
+  if (text !== undefined && text.includes('nf_tables') === (backend === 'nft')) return plain;
+  throw new Error(`there is no ${named} here: install iptables`);
 }

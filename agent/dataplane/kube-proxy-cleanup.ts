@@ -37,7 +37,8 @@ export function cleanupKubeProxy(): KubeProxyCleanup {
       removed.push(what);
     });
   }
-  for (const set of kubeProxyRuleSets()) attempt(describeRuleSet(set), () => removeChains(set, removed, left));
+  const unreadable = (set: RuleSet, error: unknown): void => void left.push(`${describeRuleSet(set)}, if any: ${reasonOf(error)}`);
+  for (const set of kubeProxyRuleSets(unreadable)) attempt(describeRuleSet(set), () => removeChains(set, removed, left));
   const device = ipvsDevice();
   if (device !== undefined) {
     attempt(`ipvs device ${IPVS_DEVICE}`, () => {
@@ -50,9 +51,7 @@ export function cleanupKubeProxy(): KubeProxyCleanup {
 }
 
 function removeChains(set: RuleSet, removed: string[], left: string[]): void {
-  const saved = save(set);
-  if (saved === undefined) throw new Error('no iptables of that kind is here: install iptables');
-  const { script, chains, jumps, kept } = removal(saved);
+  const { script, chains, jumps, kept } = removal(save(set));
   if (script !== '') restore(set, script);
   const where = `${set.family}tables (${set.backend})`;
   removed.push(...chains.map(({ table, name }) => `chain ${name} of ${where} ${table}`));

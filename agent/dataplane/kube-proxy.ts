@@ -65,22 +65,29 @@ export function kubeProxyTables(): string[] {
   return [...new Set(native.nftChains().flatMap(({ family, table }) => (table === TABLE ? [family] : [])))];
 }
 
-/** Rule sets of iptables that hold chains of its. */
-export function kubeProxyRuleSets(): RuleSet[] {
+/**
+ * Rule sets of iptables that hold chains of its.
+ * @param onUnreadable called for those in use that cannot be read: the older tables need a program, and CAP_NET_RAW.
+ */
+export function kubeProxyRuleSets(onUnreadable: (set: RuleSet, error: unknown) => void = () => undefined): RuleSet[] {
   const chains = native.nftChains();
   const inNft = FAMILIES.filter((family) => chains.some((chain) => chain.family === family && isKubeProxyChain(chain.table, chain.name)));
-  const inLegacy = FAMILIES.filter((family) => hasLegacyTables(family) && hasChains(save({ family, backend: 'legacy' }) ?? ''));
+  const inLegacy = FAMILIES.filter(hasLegacyTables).filter((family) => {
+    const set = { family, backend: 'legacy' } as const;
+    try {
+      const { chains: own, kept } = removal(save(set));
+      return own.length + kept.length > 0;
+    } catch (error) {
+      onUnreadable(set, error);
+      return false;
+    }
+  });
   return [...inNft.map((family) => ({ family, backend: 'nft' as const })), ...inLegacy.map((family) => ({ family, backend: 'legacy' as const }))];
 }
 
 /** Index of the device that its mode ipvs leaves. */
 export function ipvsDevice(): number | undefined {
   return native.interfaces().find(({ name }) => name === IPVS_DEVICE)?.index;
-}
-
-function hasChains(saved: string): boolean {
-  const { chains, kept } = removal(saved);
-  return chains.length + kept.length > 0;
 }
 
 function readText(path: string): string {

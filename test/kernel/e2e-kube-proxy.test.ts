@@ -4,6 +4,7 @@ import { copyFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { FOREIGN_IPTABLES, FOREIGN_NFT, KUBE_PROXY_IPTABLES, KUBE_PROXY_NFT } from '../support/kube-proxy-rules.ts';
+import { MAGLANE } from '../support/lab/node.ts';
 import type { LabNode } from '../support/lab/node.ts';
 import { run } from '../support/lab/shell.ts';
 import { Cluster, metric, until } from './e2e-cluster.ts';
@@ -83,6 +84,17 @@ test('a chain that a rule of others uses stays and is told: exit code 1', async 
   const saved = await inside(['iptables-nft-save']);
   expect(saved).toMatch(/^-A MINE -j KUBE-MARK-MASQ$/m);
   expect(saved.match(/^:KUBE-\S+/gm)).toEqual([':KUBE-MARK-MASQ']);
+});
+
+test('without the privilege to read the older tables the rest is done, and they are told', async () => {
+  await inside(['iptables-legacy-restore', '--noflush'], KUBE_PROXY_IPTABLES);
+  await inside(['nft', '-f', '-'], KUBE_PROXY_NFT);
+  const drop = ['setpriv', '--bounding-set=-net_raw', '--inh-caps=-net_raw'];
+  const done = await node.run([...drop, MAGLANE, 'cleanup', '--kube-proxy']);
+  expect(done.status).toBe(1);
+  expect(done.stdout).toBe('removed nftables table ip kube-proxy\nremoved nftables table ip6 kube-proxy\n');
+  expect(done.stderr).toMatch(/^maglane: not removed: KUBE-\* chains of iptables \(legacy\), if any: .*Permission denied.*\n$/);
+  expect(await node.maglane(['cleanup', '--kube-proxy'])).toMatchObject({ status: 0 });
 });
 
 test('while a kube-proxy runs it is told, and nothing is removed', async () => {
