@@ -219,8 +219,9 @@ class Agent {
 }
 
 function sizes(options: AgentOptions) {
-  const { maxServices, maxFrontends, maxBackends, ringSlots, maxFlows, maxAffinity, maxDevices } = options;
-  return { capacity: { services: maxServices, frontends: maxFrontends, backends: maxBackends, ringSlots }, maxFlows, maxAffinity, maxDevices };
+  const { maxServices, maxFrontends, maxBackends, ringSlots, maxSourceRanges, maxFlows, maxAffinity, maxDevices } = options;
+  const capacity = { services: maxServices, frontends: maxFrontends, backends: maxBackends, ringSlots, sourceRanges: maxSourceRanges };
+  return { capacity, maxFlows, maxAffinity, maxDevices };
 }
 
 /** Each source is imported when it is the one: neither pays for the other. */

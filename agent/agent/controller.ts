@@ -145,16 +145,15 @@ export class Controller implements SourceSink {
 
   #write(): void {
     const { model, maps, problems } = this.#options;
-    const delta = model.takeChanged();
+    // A new planner knows nothing: neither what stands nor what an earlier one refused.
+    const isNew = this.#planner === undefined;
+    const delta = isNew ? model.takeAll() : model.takeChanged();
     this.#options.onDelta(delta);
     for (const [object, list] of delta.problems) problems.set('model', object, list);
-    if (this.#planner === undefined) {
-      this.#planner = new Planner(maps.read());
-      const plan = this.#planner.planAll(model.desired());
-      // A new planner does not know what an earlier one refused.
-      problems.retain('plan', plan.problems);
-      this.#carryOut(plan);
-    } else this.#carryOut(this.#planner.plan(delta.services));
+    this.#planner ??= new Planner(maps.read());
+    const plan = isNew ? this.#planner.planAll(delta) : this.#planner.plan(delta);
+    if (isNew) problems.retain('plan', plan.problems);
+    this.#carryOut(plan);
   }
 
   #carryOut(plan: Plan): void {

@@ -1,7 +1,8 @@
 /** `maglane services`: what every Service does, read from the pinned maps. */
 import { openView } from '../dataplane/view.ts';
 import type { View } from '../dataplane/view.ts';
-import { formatEndpoint } from '../model/address.ts';
+import type { Address } from '../model/address.ts';
+import { formatCidr, formatEndpoint } from '../model/address.ts';
 import type { HeldBackend, HeldService, SetRegion } from '../plan/held.ts';
 import { found, matches } from './filter.ts';
 import type { OutputFormat } from './output.ts';
@@ -17,7 +18,9 @@ interface ServiceRow {
   readonly affinitySeconds: number;
   readonly internalTrafficPolicy: 'Cluster' | 'Local';
   readonly externalTrafficPolicy: 'Cluster' | 'Local';
-  readonly frontends: readonly { readonly kind: string; readonly address: string; readonly port: number; readonly hostOnly: boolean }[];
+  /** Whom the load balancer addresses let in; null: all. */
+  readonly sourceRanges: readonly string[] | null;
+  readonly frontends: readonly { readonly kind: string; readonly address: Address; readonly port: number; readonly hostOnly: boolean }[];
   readonly backends: readonly {
     readonly address: string;
     readonly port: number;
@@ -52,6 +55,9 @@ function readRows(view: View): ServiceRow[] {
     return [...ids].map((id) => backends.get(id)).filter((backend) => backend !== undefined);
   };
   const frontends = Map.groupBy(held.frontends, (frontend) => frontend.service);
+  const ranges = Map.groupBy(held.sourceRanges, (range) => range.service);
+  const sourceRanges = ({ id }: HeldService): string[] | null =>
+    frontends.get(id)?.some((frontend) => frontend.sourceRanges) === true ? (ranges.get(id) ?? []).map(({ range }) => formatCidr(range)).sort() : null;
   return held.services
     .map((service) => ({
       namespace: service.namespace,
@@ -63,6 +69,7 @@ function readRows(view: View): ServiceRow[] {
       affinitySeconds: service.affinitySeconds,
       internalTrafficPolicy: policy(service.internalLocal),
       externalTrafficPolicy: policy(service.externalLocal),
+      sourceRanges: sourceRanges(service),
       frontends: (frontends.get(service.id) ?? [])
         .map(({ kind, address, port, hostOnly }) => ({ kind, address, port, hostOnly }))
         .sort((a, b) => compare(`${KINDS.indexOf(a.kind)} ${a.address}`, `${KINDS.indexOf(b.kind)} ${b.address}`)),
@@ -94,12 +101,19 @@ function table(rows: readonly ServiceRow[]): string {
     columns,
     rows.flatMap((row) => {
       const service = `${row.namespace}/${row.name}${row.port === '' ? '' : `:${row.port}`}`;
-      const lines = row.frontends.map((frontend) => [frontend.kind, formatEndpoint(frontend.address as never, frontend.port), row.protocol]);
+      const lines = row.frontends.map((frontend) => [frontend.kind, frontendText(row, frontend), row.protocol]);
       if (lines.length === 0) lines.push(['-', '-', row.protocol]);
       const connections = String(row.backends.reduce((sum, backend) => sum + backend.connections, 0));
       return lines.map((line, i) => (i === 0 ? [service, ...line, choice(row), backendSummary(row), connections] : ['', ...line]));
     }),
   );
+}
+
+/** "203.0.113.1:443", "203.0.113.1:443 from 10.0.0.0/8 fd00::/8". */
+function frontendText({ sourceRanges }: ServiceRow, { kind, address, port }: ServiceRow['frontends'][number]): string {
+  const frontend = formatEndpoint(address, port);
+  if (kind !== 'LoadBalancer' || sourceRanges === null) return frontend;
+  return `${frontend} from ${sourceRanges.length === 0 ? 'nobody' : sourceRanges.join(' ')}`;
 }
 
 function choice(row: ServiceRow): string {

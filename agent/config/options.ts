@@ -105,7 +105,8 @@ const TABLE = {
   cgroup: option({ value: 'PATH', read: anyText, default: '', defaultHelp: 'the cgroup2 mount', help: 'cgroup whose sockets are served' }),
   bpffs: option({ value: 'PATH', read: text('a folder on a bpffs'), default: '/sys/fs/bpf/maglane', help: 'folder for the pinned maps and links' }),
   maxServices: option({ value: 'N', read: integer(16, 1_048_576), default: '65536', help: 'service ports, one a family' }),
-  maxFrontends: option({ value: 'N', read: integer(16, 4_194_304), default: '65536', help: 'address, port and protocol triples' }),
+  maxFrontends: option({ value: 'N', read: integer(16, 4_194_304), default: '131072', help: 'address, port and protocol triples, and one for each address' }),
+  maxSourceRanges: option({ value: 'N', read: integer(16, 4_194_304), default: '65536', help: 'loadBalancerSourceRanges, of each service port' }),
   maxBackends: option({ value: 'N', read: integer(16, 4_194_304), default: '262144', help: 'backends, 32 bytes each' }),
   ringSlots: option({ value: 'N', read: integer(1024, 67_108_864), default: '4194304', help: 'slots for backend sets and Maglev tables, 4 bytes each' }),
   maxFlows: option({

@@ -12,7 +12,7 @@ import { ABI_VERSION, agentInfoCodec, RING_CHUNK } from './generated/abi.ts';
 import { Maps, namesIn, wordsOf } from './maps.ts';
 
 export interface MapSizes {
-  readonly capacity: Capacity;
+  readonly capacity: Omit<Capacity, 'serviceCidrs'>;
   /** Tracked flows: two entries each. */
   readonly maxFlows: number;
   readonly maxAffinity: number;
@@ -31,16 +31,17 @@ export interface Adopted {
 }
 
 /** These point at each other: they are kept, copied or lost together. */
-const LINKED = ['backends', 'ring', 'services', 'frontends'];
+const LINKED = ['backends', 'ring', 'services', 'frontends', 'source_ranges'];
 
-/** BPF_MAP_TYPE_HASH and BPF_MAP_TYPE_LRU_HASH. */
-const HASHES = new Set([1, 9]);
+/** BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH and BPF_MAP_TYPE_LPM_TRIE: entries by key, in any number up to the size. */
+const KEYED = new Set([1, 9, 11]);
 
 /** Sets the sizes of the maps that have an option. Before loading. */
 export function setSizes(object: BpfObject, { capacity, maxFlows, maxAffinity, maxDevices }: MapSizes): void {
   object.setMaxEntries('services', capacity.services);
   object.setMaxEntries('frontends', capacity.frontends);
   object.setMaxEntries('backends', capacity.backends);
+  object.setMaxEntries('source_ranges', capacity.sourceRanges);
   object.setMaxEntries('ring', Math.ceil(capacity.ringSlots / RING_CHUNK));
   object.setMaxEntries('flows', 2 * maxFlows);
   object.setMaxEntries('affinity', maxAffinity);
@@ -81,8 +82,8 @@ function decide(object: BpfObject, names: readonly string[], old: Maps): { kept:
   const isEqual = (name: string): boolean => isLike(name) && object.mapInfo(name).maxEntries === old.info(name).maxEntries;
   const fates = new Map<string, 'kept' | 'copied' | 'lost'>();
   for (const name of present) {
-    const isHash = HASHES.has(old.info(name).type);
-    fates.set(name, isEqual(name) ? 'kept' : isLike(name) && isHash ? 'copied' : 'lost');
+    const isKeyed = KEYED.has(old.info(name).type);
+    fates.set(name, isEqual(name) ? 'kept' : isLike(name) && isKeyed ? 'copied' : 'lost');
   }
   const linked = LINKED.filter((name) => old.has(name));
   if (!linked.every(isEqual)) {
@@ -109,14 +110,15 @@ function fitsInto(object: BpfObject, held: Held): boolean {
   const ends = held.services.flatMap(({ cluster, local }) => [cluster, local]).map(({ base, count, table }) => base + count + table);
   return (
     held.services.length <= object.mapInfo('services').maxEntries &&
-    held.frontends.length <= object.mapInfo('frontends').maxEntries &&
+    held.frontends.length + held.addresses.length <= object.mapInfo('frontends').maxEntries &&
+    held.sourceRanges.length <= object.mapInfo('source_ranges').maxEntries &&
     held.backends.every(({ id }) => id < object.mapInfo('backends').maxEntries) &&
     ends.every((end) => end <= object.mapInfo('ring').maxEntries * RING_CHUNK)
   );
 }
 
 function copyMap(name: string, from: Maps, to: Maps): void {
-  if (HASHES.has(from.info(name).type)) {
+  if (KEYED.has(from.info(name).type)) {
     const { keys, values, count } = native.mapEntries(from.fd(name));
     if (count > 0) native.mapUpdateBatch(to.fd(name), keys, values, count);
     return;

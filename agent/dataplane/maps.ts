@@ -2,9 +2,10 @@
 import { readdirSync } from 'node:fs';
 import native from '../../native/index.js';
 import type { MapInfo } from '../../native/index.d.ts';
-import type { Held, HeldBackend, HeldFrontend, HeldService, SetRegion } from '../plan/held.ts';
-import { backendCodec, frontendCodec, frontendKeyCodec, RING_CHUNK, serviceCodec } from './generated/abi.ts';
-import { fromBackend, fromFrontend, fromService } from './records.ts';
+import type { DesiredAddress } from '../model/desired.ts';
+import type { Held, HeldBackend, HeldFrontend, HeldService, HeldSourceRange, SetRegion } from '../plan/held.ts';
+import { backendCodec, frontendCodec, frontendKeyCodec, nodeCodec, RING_CHUNK, SERVICE_CIDRS_MAX, serviceCodec, sourceRangeKeyCodec } from './generated/abi.ts';
+import { fromAddress, fromBackend, fromFrontend, fromNode, fromService, fromSourceRange } from './records.ts';
 
 /** u32 words of a backend slot, and the one that holds its service. */
 const BACKEND_WORDS = backendCodec.size / 4;
@@ -63,7 +64,7 @@ export class Maps {
     return wordsOf(this.memory('ring'));
   }
 
-  /** What the four maps of the plan hold. */
+  /** What the maps of the plan hold. */
   read(): Held {
     const ring = this.ring;
     return {
@@ -72,9 +73,13 @@ export class Maps {
         frontends: this.info('frontends').maxEntries,
         backends: this.info('backends').maxEntries,
         ringSlots: this.info('ring').maxEntries * RING_CHUNK,
+        sourceRanges: this.info('source_ranges').maxEntries,
+        serviceCidrs: SERVICE_CIDRS_MAX,
       },
       services: this.#services(),
-      frontends: this.#frontends(),
+      ...this.#frontends(),
+      sourceRanges: this.#sourceRanges(),
+      node: fromNode(nodeCodec.read(this.memory('node'))),
       backends: this.#backends(),
       members: ({ base, count }: SetRegion) => ring.slice(base, base + count),
     };
@@ -91,11 +96,23 @@ export class Maps {
     return Array.from({ length: count }, (_, i) => fromService(ids[i] ?? 0, serviceCodec.read(values, i * serviceCodec.size)));
   }
 
-  #frontends(): HeldFrontend[] {
+  /** One map holds both. */
+  #frontends(): { frontends: HeldFrontend[]; addresses: DesiredAddress[] } {
     const { keys, values, count } = native.mapEntries(this.fd('frontends'));
-    return Array.from({ length: count }, (_, i) =>
-      fromFrontend(frontendKeyCodec.read(keys, i * frontendKeyCodec.size), frontendCodec.read(values, i * frontendCodec.size)),
-    );
+    const frontends: HeldFrontend[] = [];
+    const addresses: DesiredAddress[] = [];
+    for (let i = 0; i < count; i++) {
+      const [key, value] = [frontendKeyCodec.read(keys, i * frontendKeyCodec.size), frontendCodec.read(values, i * frontendCodec.size)];
+      const address = fromAddress(key, value);
+      if (address === undefined) frontends.push(fromFrontend(key, value));
+      else addresses.push(address);
+    }
+    return { frontends, addresses };
+  }
+
+  #sourceRanges(): HeldSourceRange[] {
+    const { keys, count } = native.mapEntries(this.fd('source_ranges'));
+    return Array.from({ length: count }, (_, i) => fromSourceRange(sourceRangeKeyCodec.read(keys, i * sourceRangeKeyCodec.size)));
   }
 
   /** Most slots are empty: only the service is looked at until one is not. */

@@ -1,9 +1,10 @@
 /** Between the plan's records and the structs of bpf/abi.h. Nothing else knows both. */
-import type { Address } from '../model/address.ts';
-import type { FrontendKind as FrontendKindText, Protocol, ServiceKey } from '../model/desired.ts';
-import type { HeldBackend, HeldFrontend, HeldService, SetRegion } from '../plan/held.ts';
-import type { Backend, BackendSet, Frontend, FrontendKey, Service } from './generated/abi.ts';
-import { Algorithm, BackendFlag, FrontendFlag, FrontendKind, ServiceFlag, SetIndex } from './generated/abi.ts';
+import type { Address, Cidr as CidrText } from '../model/address.ts';
+import { familyOf, readAddress, writeAddress } from '../model/address.ts';
+import type { DesiredAddress, DesiredNode, FrontendKind as FrontendKindText, Protocol, ServiceKey } from '../model/desired.ts';
+import type { HeldBackend, HeldFrontend, HeldService, HeldSourceRange, SetRegion } from '../plan/held.ts';
+import type { Backend, BackendSet, Cidr, Frontend, FrontendKey, Node, Service, SourceRangeKey } from './generated/abi.ts';
+import { Algorithm, BackendFlag, FrontendFlag, FrontendKind, NodeFlag, SERVICE_CIDRS_MAX, ServiceFlag, SetIndex } from './generated/abi.ts';
 
 /** IPPROTO_* of each protocol. */
 const PROTOCOLS: Readonly<Record<Protocol, number>> = { TCP: 6, UDP: 17, SCTP: 132 };
@@ -28,8 +29,8 @@ export function toFrontendKey({ address, port, protocol }: { readonly address: A
   return { addr: address, port, proto: PROTOCOLS[protocol] };
 }
 
-export function toFrontend({ service, kind, hostOnly }: HeldFrontend): Frontend {
-  return { service, kind: KINDS[kind], flags: hostOnly ? FrontendFlag.HOST_ONLY : 0 };
+export function toFrontend({ service, kind, hostOnly, sourceRanges }: HeldFrontend): Frontend {
+  return { service, kind: KINDS[kind], flags: (hostOnly ? FrontendFlag.HOST_ONLY : 0) | (sourceRanges ? FrontendFlag.SOURCE_RANGES : 0) };
 }
 
 export function fromFrontend({ addr, port, proto }: FrontendKey, { service, kind, flags }: Frontend): HeldFrontend {
@@ -39,8 +40,82 @@ export function fromFrontend({ addr, port, proto }: FrontendKey, { service, kind
     protocol: nameOf(PROTOCOLS, proto, 'TCP'),
     kind: nameOf(KINDS, kind, 'ClusterIP'),
     hostOnly: (flags & FrontendFlag.HOST_ONLY) !== 0,
+    sourceRanges: (flags & FrontendFlag.SOURCE_RANGES) !== 0,
     service,
   };
+}
+
+export function toAddressKey(address: Address): FrontendKey {
+  return { addr: address, port: 0, proto: 0 };
+}
+
+export function toAddress({ owned, ping }: DesiredAddress): Frontend {
+  return { service: 0, kind: FrontendKind.ADDRESS, flags: (owned ? FrontendFlag.OWNED : 0) | (ping ? FrontendFlag.PING : 0) };
+}
+
+/** Undefined for a frontend, which lies in the same map. */
+export function fromAddress({ addr }: FrontendKey, { kind, flags }: Frontend): DesiredAddress | undefined {
+  if (kind !== FrontendKind.ADDRESS) return undefined;
+  return { address: addr, owned: (flags & FrontendFlag.OWNED) !== 0, ping: (flags & FrontendFlag.PING) !== 0 };
+}
+
+/** Bits of a key of `source_ranges` before its address. */
+const SERVICE_BITS = 32;
+
+export function toSourceRange({ service, range }: HeldSourceRange): SourceRangeKey {
+  return { prefixlen: SERVICE_BITS + maskBits(range), service, addr: range.base };
+}
+
+export function fromSourceRange({ prefixlen, service, addr }: SourceRangeKey): HeldSourceRange {
+  return { service, range: { base: addr, prefix: prefixlen - SERVICE_BITS - (familyOf(addr) === 4 ? MAPPED_BITS : 0) } };
+}
+
+export function toNode({ pods4, pods6, detectsByDevice, serviceCidrs, ownsBeyond }: DesiredNode): Node {
+  const flags = [
+    pods4 === undefined ? 0 : NodeFlag.DETECTS_V4,
+    pods6 === undefined ? 0 : NodeFlag.DETECTS_V6,
+    detectsByDevice ? NodeFlag.DETECTS_DEVICE : 0,
+    ownsBeyond ? NodeFlag.OWNS_BEYOND : 0,
+  ].reduce((all, flag) => all | flag, 0);
+  return {
+    flags,
+    serviceCidrCount: serviceCidrs.length,
+    pods: [pods4, pods6].map((pods) => (pods === undefined ? NO_CIDR : toCidr(pods))),
+    serviceCidrs: Array.from({ length: SERVICE_CIDRS_MAX }, (_, i) => (serviceCidrs[i] === undefined ? NO_CIDR : toCidr(serviceCidrs[i]))),
+  };
+}
+
+export function fromNode({ flags, serviceCidrCount, pods, serviceCidrs }: Node): DesiredNode {
+  const podsOf = (family: 0 | 1, flag: number): CidrText | undefined => ((flags & flag) === 0 ? undefined : fromCidr(pods[family] ?? NO_CIDR));
+  return {
+    pods4: podsOf(0, NodeFlag.DETECTS_V4),
+    pods6: podsOf(1, NodeFlag.DETECTS_V6),
+    detectsByDevice: (flags & NodeFlag.DETECTS_DEVICE) !== 0,
+    serviceCidrs: serviceCidrs.slice(0, serviceCidrCount).map(fromCidr),
+    ownsBeyond: (flags & NodeFlag.OWNS_BEYOND) !== 0,
+  };
+}
+
+/** Of ::ffff:0:0/96, which every IPv4 address is in here. */
+const MAPPED_BITS = 96;
+const NO_CIDR: Cidr = { net: '::' as Address, mask: '::' as Address };
+
+/** Bits that a mask over 16 bytes has. */
+function maskBits({ base, prefix }: CidrText): number {
+  return familyOf(base) === 4 ? MAPPED_BITS + prefix : prefix;
+}
+
+function toCidr(range: CidrText): Cidr {
+  const bits = maskBits(range);
+  const mask = Uint8Array.from({ length: 16 }, (_, i) => 0xff << (8 - Math.min(8, Math.max(0, bits - 8 * i))));
+  return { net: range.base, mask: readAddress(mask, 0) };
+}
+
+function fromCidr({ net, mask }: Cidr): CidrText {
+  const bytes = new Uint8Array(16);
+  writeAddress(mask, bytes, 0);
+  const bits = bytes.reduce((sum, byte) => sum + 8 - Math.log2(256 - byte), 0);
+  return { base: net, prefix: familyOf(net) === 4 ? bits - MAPPED_BITS : bits };
 }
 
 export function toService(held: HeldService): Service {

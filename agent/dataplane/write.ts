@@ -1,10 +1,12 @@
 /** Executes a plan's writes: neighbours of one kind as one batch, or straight into mapped memory. */
 import native from '../../native/index.js';
+import type { DesiredAddress } from '../model/desired.ts';
 import type { HeldFrontend, HeldService, Write } from '../plan/held.ts';
-import type { Codec } from './generated/abi.ts';
-import { backendCodec, frontendCodec, frontendKeyCodec, serviceCodec } from './generated/abi.ts';
+import type { Codec, Node } from './generated/abi.ts';
+import { backendCodec, cidrCodec, frontendCodec, frontendKeyCodec, nodeCodec, NodeFlag, serviceCodec, sourceRangeKeyCodec } from './generated/abi.ts';
 import type { Maps } from './maps.ts';
-import { backendFlags, toBackend, toFrontend, toFrontendKey, toService } from './records.ts';
+import { wordsOf } from './maps.ts';
+import { backendFlags, toAddress, toAddressKey, toBackend, toFrontend, toFrontendKey, toNode, toService, toSourceRange } from './records.ts';
 
 /**
  * Runs the writes in order; those of one kind that follow each other go together, as their order
@@ -54,7 +56,64 @@ function executeRun(maps: Maps, run: readonly Write[]): void {
       return;
     case 'ring.write':
       for (const { base, slots } of all('ring.write')) maps.ring.set(slots, base);
+      return;
+    case 'address.put':
+      return putAddresses(
+        maps,
+        all('address.put').map(({ address }) => address),
+      );
+    case 'address.delete': {
+      const keys = all('address.delete').map(({ address }) => toAddressKey(address));
+      native.mapDeleteBatch(maps.fd('frontends'), encode(frontendKeyCodec, keys), keys.length);
+      return;
+    }
+    case 'range.put': {
+      const keys = all('range.put').map(({ range }) => toSourceRange(range));
+      // That there is an entry says it all: its value is no one's.
+      native.mapUpdateBatch(maps.fd('source_ranges'), encode(sourceRangeKeyCodec, keys), bytesOf(keys.map(() => 1)), keys.length);
+      return;
+    }
+    case 'range.delete': {
+      const keys = all('range.delete').map(({ range }) => toSourceRange(range));
+      native.mapDeleteBatch(maps.fd('source_ranges'), encode(sourceRangeKeyCodec, keys), keys.length);
+      return;
+    }
+    case 'node.put':
+      for (const { node } of all('node.put')) putNode(maps, toNode(node));
   }
+}
+
+/**
+ * Programs read the record while it is written, so what speaks of a range is taken back before that range changes and said
+ * again after: no count beyond what is complete, no detector over half an address.
+ */
+function putNode(maps: Maps, node: Node): void {
+  const memory = maps.memory('node');
+  const { flags, serviceCidrCount, serviceCidrs } = nodeCodec.offsets;
+  const words = wordsOf(memory);
+  const record = new Uint8Array(nodeCodec.size);
+  nodeCodec.write(node, record);
+  const differs = (from: number, to: number): boolean => Buffer.compare(memory.subarray(from, to), record.subarray(from, to)) !== 0;
+  if (differs(serviceCidrs, nodeCodec.size)) words[serviceCidrCount / 4] = 0;
+  [NodeFlag.DETECTS_V4, NodeFlag.DETECTS_V6].forEach((flag, i) => {
+    const at = nodeCodec.offsets.pods + i * cidrCodec.size;
+    if (differs(at, at + cidrCodec.size)) words[flags / 4] = (words[flags / 4] ?? 0) & ~flag;
+  });
+  memory.set(record.subarray(nodeCodec.offsets.pods), nodeCodec.offsets.pods);
+  words[serviceCidrCount / 4] = node.serviceCidrCount;
+  words[flags / 4] = node.flags;
+}
+
+function putAddresses(maps: Maps, addresses: readonly DesiredAddress[]): void {
+  native.mapUpdateBatch(
+    maps.fd('frontends'),
+    encode(
+      frontendKeyCodec,
+      addresses.map(({ address }) => toAddressKey(address)),
+    ),
+    encode(frontendCodec, addresses.map(toAddress)),
+    addresses.length,
+  );
 }
 
 function deleteFrontends(maps: Maps, deletes: readonly Extract<Write, { op: 'frontend.delete' }>[]): void {

@@ -9,11 +9,13 @@ declare const canonical: unique symbol;
 export type Address = string & { readonly [canonical]: true };
 
 /**
- * Parses an IP address; zones ("fe80::1%eth0") and leading zeros in IPv4 are refused, as the Kubernetes API does.
+ * Parses an IP address. Leading zeros in IPv4 mean nothing ("010.0.0.1" is 10.0.0.1): the API refuses them by now, but
+ * keeps objects that have them, and all of Kubernetes reads them so. Zones ("fe80::1%eth0") are refused.
  * @returns the canonical address, or undefined when `text` is none.
  */
 export function parseAddress(text: string): Address | undefined {
-  if (isIPv4(text)) return text as Address;
+  const plain = text.replaceAll(/(?<=^|\.)0+(?=\d)/g, '');
+  if (isIPv4(plain)) return plain as Address;
   if (!isIPv6(text) || text.includes('%')) return undefined;
   // The URL parser is the platform's own RFC 5952 writer.
   const written = new URL(`http://[${text}]/`).hostname.slice(1, -1);
@@ -64,24 +66,46 @@ export function formatEndpoint(address: Address, port: number): string {
   return familyOf(address) === 4 ? `${address}:${port}` : `[${address}]:${port}`;
 }
 
-/** An address range. */
+/** An address range. Two equal ranges are two equal pairs: `base` has no bits behind the prefix. */
 export interface Cidr {
   readonly base: Address;
   /** Leading bits that count: 0 to 32 (IPv4) or 128. */
   readonly prefix: number;
 }
 
-/** "10.0.0.0/8"; host bits are allowed and ignored. Undefined when `text` is none. */
+/**
+ * "10.0.0.0/8"; host bits are allowed and cleared. A range of IPv4-mapped IPv6 addresses is the range of those IPv4 addresses.
+ * @returns undefined when `text` is none.
+ */
 export function parseCidr(text: string): Cidr | undefined {
   const [ip = '', bits = '', ...rest] = text.split('/');
-  const base = parseAddress(ip);
-  if (base === undefined || rest.length > 0 || !/^\d{1,3}$/.test(bits)) return undefined;
-  return Number(bits) > (familyOf(base) === 4 ? 32 : 128) ? undefined : { base, prefix: Number(bits) };
+  const address = parseAddress(ip);
+  if (address === undefined || rest.length > 0 || !/^\d{1,3}$/.test(bits)) return undefined;
+  const prefix = familyOf(address) === 4 && ip.includes(':') ? Number(bits) - MAPPED_BITS : Number(bits);
+  if (prefix < 0 || prefix > (familyOf(address) === 4 ? 32 : 128)) return undefined;
+  const bytes = new Uint8Array(16);
+  writeAddress(address, bytes, 0);
+  const kept = familyOf(address) === 4 ? MAPPED_BITS + prefix : prefix;
+  const masked = bytes.map((byte, i) => byte & (0xff << (8 - Math.min(8, Math.max(0, kept - 8 * i)))));
+  return { base: readAddress(masked, 0), prefix };
+}
+
+/** Of ::ffff:0:0/96. */
+const MAPPED_BITS = 96;
+
+/** "10.0.0.0/8". */
+export function formatCidr({ base, prefix }: Cidr): string {
+  return `${base}/${prefix}`;
 }
 
 /** Whether an address is in one of the ranges. */
 export function inRanges(ranges: readonly Cidr[], ip: Address): boolean {
+  return rangeTest(ranges)(ip);
+}
+
+/** A test for many addresses. */
+export function rangeTest(ranges: readonly Cidr[]): (ip: Address) => boolean {
   const blocks = new BlockList();
   for (const range of ranges) blocks.addSubnet(range.base, range.prefix, familyOf(range.base) === 4 ? 'ipv4' : 'ipv6');
-  return blocks.check(ip, familyOf(ip) === 4 ? 'ipv4' : 'ipv6');
+  return (ip) => blocks.check(ip, familyOf(ip) === 4 ? 'ipv4' : 'ipv6');
 }

@@ -1,6 +1,6 @@
 /** The judgements on single values that Services and EndpointSlices share. */
-import { familyOf, parseAddress } from './address.ts';
-import type { Address } from './address.ts';
+import { familyOf, parseAddress, parseCidr } from './address.ts';
+import type { Address, Cidr } from './address.ts';
 import type { Family, Protocol } from './desired.ts';
 import type { Problem, ProblemReason } from './problem.ts';
 
@@ -34,6 +34,11 @@ export class Checker {
     const address = this.address(field, text);
     if (address === undefined || familyOf(address) === family) return address;
     return this.refuse(field, text, `is not an IPv${family} address`, 'invalid_address');
+  }
+
+  /** An address range, in which Services or clients may lie. */
+  cidr(field: string, text: string): Cidr | undefined {
+    return parseCidr(text) ?? this.refuse(field, text, 'is not an address range: one such as 10.0.0.0/8 or fd00::/8 would be', 'invalid_address');
   }
 
   port(field: string, value: number): number | undefined {

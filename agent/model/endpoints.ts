@@ -31,6 +31,7 @@ export interface ReadSlice {
 export interface Chosen {
   readonly cluster: readonly Backend[];
   readonly local: readonly Backend[];
+  readonly spare: readonly Backend[];
   readonly hasAny: boolean;
 }
 
@@ -42,6 +43,7 @@ interface Endpoint {
   /** "address:port". */
   readonly text: string;
   readonly ready: boolean;
+  readonly serving: boolean;
   /** The last resort when no endpoint is ready: serving and terminating. */
   readonly leaving: boolean;
 }
@@ -84,7 +86,17 @@ export function chooseEndpoints(
   const endpoints = matchEndpoints(slices, port, place);
   const cluster = port.usesCluster ? chooseCluster(endpoints, place) : [];
   const local = port.usesLocal ? readyOrLeaving(endpoints.filter((e) => e.backend.local)) : [];
-  return { cluster: sorted(cluster), local: sorted(local), hasAny: endpoints.some((e) => e.ready || e.leaving) };
+  const used = new Set([...cluster, ...local]);
+  // Only UDP has flows that would otherwise be cut loose (kube-proxy's conntrack cleanup asks "is it serving", and nothing else).
+  const spare = port.protocol === 'UDP' ? endpoints.filter((e) => e.serving && !used.has(e)) : [];
+  return { cluster: sorted(cluster), local: sorted(local), spare: sorted(spare), hasAny: endpoints.some((e) => e.ready || e.leaving) };
+}
+
+/** How many distinct addresses of one family are endpoints here and ready, over all ports that the slices have: what a health check node port says. */
+export function countLocalReady(slices: readonly ReadSlice[], family: Family, place: Place): number {
+  const ports = new Map(slices.flatMap(({ ports }) => ports.map(({ name, protocol }) => [`${name}/${protocol}`, { portName: name, protocol, family }])));
+  const found = [...ports.values()].flatMap((port) => matchEndpoints(slices, port, place));
+  return new Set(found.filter((e) => e.ready && e.backend.local).map((e) => e.backend.address)).size;
 }
 
 /**
@@ -106,7 +118,8 @@ function matchEndpoints(slices: readonly ReadSlice[], wanted: { portName: string
         if (terminating && found.has(text)) return;
         const nodeName = slice.nodeNames[row] ?? '';
         const backend = { address, port, local: nodeName !== '' && nodeName === place.name, terminating };
-        found.set(text, { slice, row, backend, text, ready: (state & READY) !== 0, leaving: terminating && (state & SERVING) !== 0 });
+        const serving = (state & SERVING) !== 0;
+        found.set(text, { slice, row, backend, text, ready: (state & READY) !== 0, serving, leaving: terminating && serving });
       });
     }
   }

@@ -5,17 +5,19 @@
  * `takeChanged` works those out anew: one slice of one Service costs that Service, however many
  * others there are. No I/O, no clock; the same objects give the same answer in whatever order they came.
  */
-import type { Address } from './address.ts';
-import { formatEndpoint } from './address.ts';
+import type { Address, Cidr } from './address.ts';
+import { familyOf, formatEndpoint } from './address.ts';
 import { Claims } from './claims.ts';
-import type { DesiredAddress, DesiredNode, DesiredService, Frontend, HealthCheck, ServiceKey } from './desired.ts';
-import { chooseEndpoints, nameOfSlice, readSlice } from './endpoints.ts';
+import type { DesiredAddress, DesiredNode, DesiredService, Family, Frontend, HealthCheck, ServiceKey } from './desired.ts';
+import { chooseEndpoints, countLocalReady, nameOfSlice, readSlice } from './endpoints.ts';
 import type { Place, ReadSlice } from './endpoints.ts';
 import type { NodeFacts } from './facts.ts';
-import type { Change, EndpointSlice, Node, Service } from './objects.ts';
+import { desiredNode, mergeCidrs, readServiceCidr } from './node.ts';
+import type { Change, EndpointSlice, Node, Service, ServiceCidr } from './objects.ts';
 import type { Problem } from './problem.ts';
 import { nameOfService, readService } from './service-port.ts';
 import type { ReadPort, ReadService } from './service-port.ts';
+import { Vips } from './vips.ts';
 
 /** `desired` undefined: the service port is gone, or no longer served. */
 export interface DesiredChange {
@@ -51,12 +53,16 @@ interface Entry {
   slices: readonly EndpointSlice[];
   /** What the last delta made of it. */
   keys: readonly ServiceKey[];
+  vips: readonly DesiredAddress[];
+  healthCheck: HealthCheck | undefined;
   troubled: readonly string[];
 }
 
 /** One Service worked out. */
 interface Outcome {
   readonly desired: readonly DesiredService[];
+  readonly vips: readonly DesiredAddress[];
+  readonly healthCheck: HealthCheck | undefined;
   readonly problems: ReadonlyMap<string, readonly Problem[]>;
 }
 
@@ -68,10 +74,18 @@ export class Model {
   /** This node's own object, once seen. */
   #node: Node | undefined;
   #claims = new Claims();
+  readonly #vips = new Vips();
+  /** By name. */
+  readonly #serviceCidrs = new Map<string, readonly Cidr[]>();
+  #cidrs: readonly Cidr[] = NOTHING;
+  /** As it was last told. */
+  #desiredNode: DesiredNode | undefined;
   readonly #entries = new Map<string, Entry>();
   readonly #slices = new Map<string, EndpointSlice>();
   readonly #changed = new Set<string>();
   readonly #problems = new Map<string, readonly Problem[]>();
+  /** Of ServiceCIDRs, since the last delta. */
+  readonly #newProblems = new Map<string, readonly Problem[]>();
   #services = 0;
   #endpoints = 0;
 
@@ -84,7 +98,8 @@ export class Model {
     for (const change of changes) {
       if (change.kind === 'Service') this.#setService(change.key, change.object);
       else if (change.kind === 'EndpointSlice') this.#setSlice(change.key, change.object);
-      else if (change.kind === 'Node' && change.key === this.#facts.name) this.#setNode(change.object);
+      else if (change.kind === 'ServiceCIDR') this.#setServiceCidr(change.key, change.object);
+      else if (change.key === this.#facts.name) this.#setNode(change.object);
     }
   }
 
@@ -99,15 +114,12 @@ export class Model {
     }
   }
 
-  /** Whether `takeChanged` would have something to work out. */
-  get hasChanged(): boolean {
-    return this.#changed.size > 0;
-  }
-
   /** Works out every Service touched since the last call. The result is the caller's: the model keeps no part of it. */
   takeChanged(): Delta {
     const services: DesiredChange[] = [];
-    const problems = new Map<string, readonly Problem[]>();
+    const healthChecks = new Map<string, HealthCheck | undefined>();
+    const problems = new Map<string, readonly Problem[]>(this.#newProblems);
+    this.#newProblems.clear();
     // First all that stood, then all that stands: a slice may have gone from one Service to another.
     for (const key of this.#changed) this.#entries.get(key)?.troubled.forEach((object) => problems.set(object, NOTHING));
     for (const key of this.#changed) {
@@ -118,17 +130,26 @@ export class Model {
       for (const gone of entry.keys) if (!keys.includes(gone)) services.push({ key: gone, desired: undefined });
       for (const desired of outcome.desired) services.push({ key: desired.key, desired });
       for (const [object, list] of outcome.problems) problems.set(object, list);
+      this.#vips.replace(entry.vips, outcome.vips);
+      if (!isEqual(entry.healthCheck, outcome.healthCheck)) healthChecks.set(key, outcome.healthCheck);
       entry.keys = keys.length === 0 ? NOTHING : keys;
+      entry.vips = outcome.vips;
+      entry.healthCheck = outcome.healthCheck;
       entry.troubled = outcome.problems.size === 0 ? NOTHING : [...outcome.problems.keys()];
       if (entry.service === undefined && entry.slices.length === 0) this.#entries.delete(key);
     }
     this.#changed.clear();
-    return { services, addresses: new Map(), node: undefined, healthChecks: new Map(), problems: this.#changedProblems(problems) };
+    const node = desiredNode(this.#facts.detectLocal, this.#node, this.#cidrs, this.#vips.ownsBeyond);
+    const isNewNode = !isEqual(node, this.#desiredNode);
+    this.#desiredNode = node;
+    return { services, addresses: this.#vips.takeChanged(), node: isNewNode ? node : undefined, healthChecks, problems: this.#changedProblems(problems) };
   }
 
-  /** All that is desired now, worked out one by one as the caller goes through them. */
-  *desired(): Generator<DesiredService> {
-    for (const entry of this.#entries.values()) yield* this.#workOut(entry).desired;
+  /** All that is desired now, for one who knows nothing of it; of health checks and problems what is different since the last call. */
+  takeAll(): Delta {
+    for (const key of this.#entries.keys()) this.#changed.add(key);
+    const delta = this.takeChanged();
+    return { ...delta, addresses: this.#vips.all(), node: this.#desiredNode };
   }
 
   /** All problems that stand, as of the last `takeChanged`. */
@@ -143,7 +164,7 @@ export class Model {
   #entry(key: string): Entry {
     let entry = this.#entries.get(key);
     if (entry === undefined) {
-      entry = { service: undefined, slices: NOTHING, keys: NOTHING, troubled: NOTHING };
+      entry = { service: undefined, slices: NOTHING, keys: NOTHING, vips: NOTHING, healthCheck: undefined, troubled: NOTHING };
       this.#entries.set(key, entry);
     }
     return entry;
@@ -180,6 +201,15 @@ export class Model {
     this.#changed.add(key);
   }
 
+  #setServiceCidr(key: string, object: ServiceCidr | undefined): void {
+    const { read, problems } = object === undefined ? { read: NOTHING, problems: NOTHING } : readServiceCidr(object);
+    if (object === undefined) this.#serviceCidrs.delete(key);
+    else this.#serviceCidrs.set(key, read);
+    this.#newProblems.set(`ServiceCIDR ${key}`, problems);
+    this.#cidrs = mergeCidrs(this.#serviceCidrs);
+    this.#vips.setCidrs(this.#cidrs);
+  }
+
   #setNode(node: Node | undefined): void {
     const zone = this.#place().zone;
     this.#node = node;
@@ -200,7 +230,7 @@ export class Model {
   #workOut({ service, slices }: Entry): Outcome {
     const read = service === undefined ? undefined : readService(service, this.#facts);
     const problems = new Map<string, readonly Problem[]>();
-    if (service === undefined || read === undefined) return { desired: [], problems };
+    if (service === undefined || read === undefined) return { desired: [], vips: NOTHING, healthCheck: undefined, problems };
     const usable: ReadSlice[] = [];
     for (const slice of slices) {
       const { read: usableSlice, problems: found } = readSlice(slice);
@@ -211,7 +241,26 @@ export class Model {
     const desired = read.ports.map((port) => this.#workOutPort(service, read, port, usable, lost));
     const own = [...read.problems, ...lost.values()];
     if (own.length > 0) problems.set(nameOfService(service), own);
-    return { desired, problems };
+    return { desired, vips: this.#vipsOf(read, desired), healthCheck: this.#healthCheckOf(service, read, usable), problems };
+  }
+
+  /** Each address of a Service once, however many kinds of it are the same. */
+  #vipsOf({ vips }: ReadService, desired: readonly DesiredService[]): readonly DesiredAddress[] {
+    const { ownLbIps, vipPing } = this.#facts;
+    const answering = new Set(vipPing ? desired.filter(({ hasAny }) => hasAny).map(({ family }) => family) : NOTHING);
+    const found = new Map<Address, DesiredAddress>();
+    for (const { address, kind } of vips) {
+      const owned = kind === 'ClusterIP' || ownLbIps || found.get(address)?.owned === true;
+      found.set(address, { address, owned, ping: answering.has(familyOf(address)) });
+    }
+    return [...found.values()];
+  }
+
+  #healthCheckOf({ namespace, name }: Service, { healthCheckNodePort: port, ports }: ReadService, slices: readonly ReadSlice[]): HealthCheck | undefined {
+    if (port === 0 || ports.length === 0) return undefined;
+    const count = (family: Family): number | undefined =>
+      ports.some((one) => one.family === family) ? countLocalReady(slices, family, this.#place()) : undefined;
+    return { namespace, name, port, endpoints4: count(4), endpoints6: count(6) };
   }
 
   #workOutPort(service: Service, read: ReadService, port: ReadPort, slices: readonly ReadSlice[], lost: Map<string, Problem>): DesiredService {
@@ -238,8 +287,7 @@ export class Model {
       externalLocal: read.externalLocal,
       frontends: frontends.sort((a, b) => (textOf(a) < textOf(b) ? -1 : 1)),
       ...chooseEndpoints(slices, port, this.#place()),
-      spare: [],
-      sourceRanges: undefined,
+      sourceRanges: port.sourceRanges,
     };
   }
 
@@ -247,7 +295,7 @@ export class Model {
   #changedProblems(found: ReadonlyMap<string, readonly Problem[]>): Map<string, readonly Problem[]> {
     const changed = new Map<string, readonly Problem[]>();
     for (const [object, list] of found) {
-      if (JSON.stringify(list) === JSON.stringify(this.#problems.get(object) ?? NOTHING)) continue;
+      if (isEqual(list, this.#problems.get(object) ?? NOTHING)) continue;
       if (list.length === 0) this.#problems.delete(object);
       else this.#problems.set(object, list);
       changed.set(object, list);
@@ -256,6 +304,8 @@ export class Model {
   }
 }
 
+/** Of records without functions and without cycles. */
+const isEqual = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 const textOf = (frontend: Frontend): string => formatEndpoint(frontend.address, frontend.port);
 
 function conflict(service: Service, owner: Service, field: string, value: string): Problem {

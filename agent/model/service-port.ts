@@ -3,12 +3,13 @@
  * asks for, and what must be refused. Knows nothing of endpoints and of other Services.
  */
 import { familyOf, formatEndpoint, parseAddress } from './address.ts';
-import type { Address } from './address.ts';
+import type { Address, Cidr } from './address.ts';
 import { Checker } from './checks.ts';
 import type { Algorithm, Family, Frontend, FrontendKind, Protocol, ServiceKey } from './desired.ts';
 import type { NodeFacts } from './facts.ts';
 import type { Service, ServicePort } from './objects.ts';
 import type { Problem } from './problem.ts';
+import { rangesOf, readSourceRanges } from './source-ranges.ts';
 
 /** `sessionAffinityConfig.clientIP.timeoutSeconds`, as the API bounds it. */
 const LONGEST_AFFINITY = 86_400;
@@ -35,19 +36,25 @@ export interface ReadPort {
   /** Some policy chooses among all endpoints; among this node's (kube-proxy's UsesClusterEndpoints, UsesLocalEndpoints). */
   readonly usesCluster: boolean;
   readonly usesLocal: boolean;
+  /** Of this family; undefined: open. */
+  readonly sourceRanges: readonly Cidr[] | undefined;
 }
 
 export interface ReadService {
   readonly ports: readonly ReadPort[];
+  /** Its addresses, of the families that it is of. */
+  readonly vips: readonly Vip[];
   readonly algorithm: Algorithm;
   readonly affinitySeconds: number;
   readonly internalLocal: boolean;
   readonly externalLocal: boolean;
+  /** 0: none. */
+  readonly healthCheckNodePort: number;
   readonly problems: readonly Problem[];
 }
 
 /** An address of the Service that every one of its ports is served on. */
-interface Vip {
+export interface Vip {
   readonly address: Address;
   readonly kind: FrontendKind;
   readonly field: string;
@@ -77,14 +84,18 @@ export function readService(service: Service, facts: NodeFacts): ReadService | u
   // A ClusterIP Service without external IPs may carry a policy: it is not read (ExternalPolicyLocal).
   const externalLocal = externalPolicy === 'Local' && (type !== 'ClusterIP' || service.externalIPs.length > 0);
 
-  const vips = readVips(service, check);
-  const families = new Set(vips.filter((vip) => vip.kind === 'ClusterIP').map((vip) => familyOf(vip.address)));
-  for (const vip of vips) {
-    const family = familyOf(vip.address);
+  const read = readVips(service, check);
+  const families = new Set(read.filter((vip) => vip.kind === 'ClusterIP').map((vip) => familyOf(vip.address)));
+  const vips = read.filter(({ address, field }) => {
+    const family = familyOf(address);
     // Without any cluster IP that one is the problem, and told already.
-    if (families.has(family) || families.size === 0) continue;
-    check.refuse(vip.field, vip.address, `is IPv${family}, and the Service has no IPv${family} cluster IP`, 'invalid_address');
-  }
+    if (!families.has(family) && families.size > 0)
+      check.refuse(field, address, `is IPv${family}, and the Service has no IPv${family} cluster IP`, 'invalid_address');
+    return families.has(family);
+  });
+  const ranges = readSourceRanges(service, check);
+  // With its gate AllowServiceExternalIPs off kube-proxy programs none of them, but they open the Service to the outside all the same.
+  const programmed = facts.allowExternalIPs ? vips : vips.filter(({ kind }) => kind !== 'ExternalIP');
 
   const ports: ReadPort[] = [];
   const taken = new Set<string>();
@@ -103,8 +114,10 @@ export function readService(service: Service, facts: NodeFacts): ReadService | u
     named.add(name);
     for (const family of families) {
       const ours = vips.filter((vip) => familyOf(vip.address) === family);
-      const wanted = [...wantVips(ours, number, protocol), ...wantNodePort(nodePort, family, protocol, `${field}.nodePort`, facts)];
+      const served = programmed.filter((vip) => familyOf(vip.address) === family);
+      const wanted = [...wantVips(served, number, protocol), ...wantNodePort(nodePort, family, protocol, `${field}.nodePort`, facts)];
       const external = nodePort !== 0 || ours.some((vip) => vip.kind !== 'ClusterIP');
+      const loadBalancers = ours.filter((vip) => vip.kind === 'LoadBalancer').map((vip) => vip.address);
       ports.push({
         key: `${service.namespace}/${service.name}:${port.name}/${protocol}/${family}`,
         portName: port.name,
@@ -113,15 +126,20 @@ export function readService(service: Service, facts: NodeFacts): ReadService | u
         wanted: withoutTaken(wanted, taken, check),
         usesCluster: !internalLocal || external,
         usesLocal: internalLocal || (externalLocal && external),
+        sourceRanges: rangesOf(ranges, family, loadBalancers, facts),
       });
     }
   });
+  // Read by the API's own rule (NeedsHealthCheck): elsewhere the field means nothing.
+  const needsHealthCheck = type === 'LoadBalancer' && externalLocal && service.healthCheckNodePort !== 0;
   return {
     ports,
+    vips: ports.length === 0 ? [] : programmed,
     algorithm: readAlgorithm(service, facts, check),
     affinitySeconds: readAffinity(service, check),
     internalLocal,
     externalLocal,
+    healthCheckNodePort: needsHealthCheck ? (check.port('spec.healthCheckNodePort', service.healthCheckNodePort) ?? 0) : 0,
     problems: check.problems,
   };
 }

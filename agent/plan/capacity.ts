@@ -4,14 +4,16 @@ import type { Problem } from '../model/problem.ts';
 import type { Capacity } from './held.ts';
 
 /** What a service found no room in; "table": only its Maglev table did not fit, it is served without. */
-export type Shortage = 'services' | 'frontends' | 'backends' | 'ring' | 'table';
+export type Shortage = 'services' | 'frontends' | 'backends' | 'ring' | 'table' | 'ranges';
 
+/** Map, size and option. */
 const OPTIONS = {
   services: ['services', 'services', '--max-services'],
   frontends: ['frontends', 'frontends', '--max-frontends'],
   backends: ['backends', 'backends', '--max-backends'],
   ring: ['ring', 'ringSlots', '--ring-slots'],
   table: ['ring', 'ringSlots', '--ring-slots'],
+  ranges: ['source_ranges', 'sourceRanges', '--max-source-ranges'],
 } as const;
 
 /**

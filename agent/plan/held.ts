@@ -2,8 +2,8 @@
  * What the maps hold, as the plan sees it: read back from the pins at start, and kept in step
  * by the planner with each plan it makes. Numbers are map keys; addresses are canonical text.
  */
-import type { Address } from '../model/address.ts';
-import type { Algorithm, Family, FrontendKind, Protocol, ServiceKey } from '../model/desired.ts';
+import type { Address, Cidr } from '../model/address.ts';
+import type { Algorithm, DesiredAddress, DesiredNode, Family, FrontendKind, Protocol, ServiceKey } from '../model/desired.ts';
 
 /** A region of the ring: `count` members at `base`, then a Maglev table of `table` slots (0: none). */
 export interface SetRegion {
@@ -49,7 +49,15 @@ export interface HeldFrontend {
   readonly protocol: Protocol;
   readonly kind: FrontendKind;
   readonly hostOnly: boolean;
+  /** Only for sources in the ranges of its service. */
+  readonly sourceRanges: boolean;
   readonly service: number;
+}
+
+/** Who may use a service's frontends that have `sourceRanges`. */
+export interface HeldSourceRange {
+  readonly service: number;
+  readonly range: Cidr;
 }
 
 /** Sizes of the maps; nothing is planned beyond them. */
@@ -60,6 +68,9 @@ export interface Capacity {
   readonly backends: number;
   /** u32 slots of the ring. */
   readonly ringSlots: number;
+  readonly sourceRanges: number;
+  /** Ranges that the node's record has room for. */
+  readonly serviceCidrs: number;
 }
 
 /** A snapshot of the maps. */
@@ -67,6 +78,10 @@ export interface Held {
   readonly capacity: Capacity;
   readonly services: readonly HeldService[];
   readonly frontends: readonly HeldFrontend[];
+  /** Entries of the same map as the frontends. */
+  readonly addresses: readonly DesiredAddress[];
+  readonly sourceRanges: readonly HeldSourceRange[];
+  readonly node: DesiredNode;
   /** Only slots in use: those with a service. */
   readonly backends: readonly HeldBackend[];
   /** Member ids of a set, as the ring holds them. */
@@ -86,6 +101,11 @@ export type Write =
   | { readonly op: 'ring.write'; readonly base: number; readonly slots: Uint32Array }
   | { readonly op: 'service.put'; readonly service: HeldService }
   | { readonly op: 'frontend.put'; readonly frontend: HeldFrontend }
+  | { readonly op: 'address.put'; readonly address: DesiredAddress }
+  | { readonly op: 'address.delete'; readonly address: Address }
+  | { readonly op: 'range.put'; readonly range: HeldSourceRange }
+  | { readonly op: 'range.delete'; readonly range: HeldSourceRange }
+  | { readonly op: 'node.put'; readonly node: DesiredNode }
   | { readonly op: 'service.delete'; readonly id: number }
   /** A slot nobody can reach any more: zeroed. */
   | { readonly op: 'backend.clear'; readonly id: number };

@@ -4,9 +4,11 @@
  * The planner assumes that its plans are executed. When one is not, whoever executes reads the maps
  * back and makes a new planner of that.
  */
-import type { Backend, DesiredService, ServiceKey } from '../model/desired.ts';
-import type { DesiredChange } from '../model/model.ts';
+import type { Address } from '../model/address.ts';
+import type { Backend, DesiredAddress, DesiredNode, DesiredService, ServiceKey } from '../model/desired.ts';
+import type { Delta } from '../model/model.ts';
 import type { Problem } from '../model/problem.ts';
+import { Addresses } from './addresses.ts';
 import type { Shortage } from './capacity.ts';
 import { shortageProblem } from './capacity.ts';
 import type { Plan, Retired } from './draft.ts';
@@ -14,11 +16,16 @@ import { Draft } from './draft.ts';
 import type { Capacity, Held, HeldBackend, HeldFrontend, HeldService, SetRegion } from './held.ts';
 import { IdAllocator } from './ids.ts';
 import { buildTable } from './maglev.ts';
-import { endpointOf, frontendKey, isSameBackend, isSameService, onlyHeld, recordOf, regionOf, SETS, tableOf } from './records.ts';
+import { endpointOf, frontendKey, isSameBackend, isSameFrontend, isSameService, onlyHeld, recordOf, regionOf, SETS, tableOf } from './records.ts';
 import type { SetName } from './records.ts';
+import { NodeRecord } from './node.ts';
+import { SourceRanges } from './ranges.ts';
 import { RingAllocator } from './ring.ts';
 
 export type { Plan, Retired } from './draft.ts';
+
+/** What the model says is different. */
+export type Changes = Pick<Delta, 'services' | 'addresses' | 'node'>;
 
 /** One service as the maps hold it. */
 interface Entry {
@@ -39,9 +46,11 @@ interface Placement {
 /** Entries in use, retired ones included until they are reclaimed; `refused`: services with a capacity problem. */
 export interface Usage {
   readonly services: number;
+  /** With the addresses, which lie in the same map. */
   readonly frontends: number;
   readonly backends: number;
   readonly ringSlots: number;
+  readonly sourceRanges: number;
   readonly refused: number;
 }
 
@@ -54,6 +63,9 @@ export class Planner {
   readonly #services = new Map<ServiceKey, Entry>();
   /** All frontends; without an owner those that point at no service, which only `planAll` removes. */
   readonly #frontends = new Map<string, { readonly frontend: HeldFrontend; readonly owner: Entry | undefined }>();
+  readonly #addresses: Addresses;
+  readonly #ranges: SourceRanges;
+  readonly #node: NodeRecord;
   readonly #serviceIds: IdAllocator;
   readonly #backendIds: IdAllocator;
   readonly #ring: RingAllocator;
@@ -86,6 +98,9 @@ export class Planner {
       owner?.frontends.add(key);
       this.#frontends.set(key, { frontend, owner });
     }
+    this.#addresses = new Addresses(held.addresses);
+    this.#ranges = new SourceRanges(held.sourceRanges);
+    this.#node = new NodeRecord(held.node);
     for (const backend of held.backends) this.#adoptBackend(backend, byId.get(backend.service));
     const regions = held.services.flatMap(({ cluster, local }) => [cluster, local].map(regionOf));
     this.#ring = new RingAllocator(
@@ -102,26 +117,28 @@ export class Planner {
   get usage(): Usage {
     return {
       services: this.#services.size,
-      frontends: this.#frontends.size,
+      frontends: this.#frontends.size + this.#addresses.size,
       backends: this.#backendIds.used,
       ringSlots: this.#capacity.ringSlots - this.#ring.free,
+      sourceRanges: this.#ranges.size,
       refused: this.#refused.size,
     };
   }
 
-  /** Plans changes of some services, and those refused before that fit by now. */
-  plan(changes: Iterable<DesiredChange>): Plan {
-    return this.#plan(new Map([...changes].map(({ key, desired }) => [key, desired])), this.#begin());
+  /** Plans changes of some services and addresses and of the node, and those refused before that fit by now. */
+  plan(changes: Changes): Plan {
+    return this.#plan(new Map(changes.services.map(({ key, desired }) => [key, desired])), changes.addresses, changes.node, this.#begin());
   }
 
   /** Plans the whole desired state: what is held beyond it is deleted. */
-  planAll(desired: Iterable<DesiredService>): Plan {
-    const all = new Map<ServiceKey, DesiredService | undefined>();
-    for (const service of desired) all.set(service.key, service);
-    for (const key of [...this.#services.keys(), ...this.#refused.keys()]) if (!all.has(key)) all.set(key, undefined);
+  planAll(all: Changes): Plan {
+    const services = new Map(all.services.map(({ key, desired }) => [key, desired]));
+    for (const key of [...this.#services.keys(), ...this.#refused.keys()]) if (!services.has(key)) services.set(key, undefined);
+    const addresses = new Map([...all.addresses, ...this.#addresses.beyond(all.addresses)]);
     const draft = this.#begin();
     for (const [key, { frontend, owner }] of this.#frontends) if (owner === undefined) this.#dropFrontend(key, frontend, draft);
-    return this.#plan(all, draft);
+    this.#ranges.keepOnly(new Set([...this.#services.values()].map(({ service }) => service.id)), draft);
+    return this.#plan(services, addresses, all.node, draft);
   }
 
   /**
@@ -142,7 +159,7 @@ export class Planner {
     for (const region of retired.regions) this.#ring.giveBack(region);
     for (const id of retired.services) this.#serviceIds.giveBack(id);
     this.#hasRoom = true;
-    return this.#plan(new Map(), draft);
+    return this.#plan(new Map(), new Map(), undefined, draft);
   }
 
   #begin(): Draft {
@@ -151,8 +168,14 @@ export class Planner {
     return draft;
   }
 
-  #plan(changes: ReadonlyMap<ServiceKey, DesiredService | undefined>, draft: Draft): Plan {
+  #plan(
+    changes: ReadonlyMap<ServiceKey, DesiredService | undefined>,
+    addresses: ReadonlyMap<Address, DesiredAddress | undefined>,
+    node: DesiredNode | undefined,
+    draft: Draft,
+  ): Plan {
     // What goes makes room for what comes, so it goes first.
+    if (this.#addresses.release(addresses, draft)) this.#hasRoom = true;
     for (const [key, desired] of changes) this.#release(key, desired, draft);
     for (const [key, desired] of changes) {
       if (desired === undefined) this.#settle(key, undefined, draft);
@@ -162,7 +185,13 @@ export class Planner {
       this.#hasRoom = false;
       for (const [key, { desired }] of this.#refused) if (!changes.has(key)) this.#serve(desired, draft);
     }
+    this.#addresses.put(addresses, this.#frontendRoom, this.#capacity.frontends, draft);
+    if (node !== undefined) this.#node.set(node, this.#capacity.serviceCidrs, draft);
     return draft.finish();
+  }
+
+  get #frontendRoom(): number {
+    return this.#capacity.frontends - this.#frontends.size - this.#addresses.size;
   }
 
   /** Takes away what a service no longer has: frontends, or all of it. */
@@ -179,6 +208,7 @@ export class Planner {
     if (desired !== undefined) return;
     for (const [endpoint, backend] of entry.backends) this.#retireBackend(entry, endpoint, backend, draft);
     for (const set of SETS) retireRegion(entry.service[set], draft);
+    this.#ranges.set(entry.service.id, [], draft);
     draft.serviceDeletes.push(entry.service.id);
     draft.retired.services.push(entry.service.id);
     this.#services.delete(key);
@@ -194,7 +224,10 @@ export class Planner {
   #serve(desired: DesiredService, draft: Draft): void {
     const entry = this.#services.get(desired.key);
     const short = this.#apply(desired, draft);
-    if (short !== undefined && short !== 'table' && entry !== undefined) this.#apply(onlyHeld(desired, entry.frontends, entry.backends), draft);
+    if (short !== undefined && short !== 'table' && entry !== undefined) {
+      const ranges = this.#ranges.heldOf(entry.service.id, desired.sourceRanges ?? []);
+      this.#apply(onlyHeld(desired, entry.frontends, entry.backends, ranges), draft);
+    }
     this.#settle(
       desired.key,
       short === undefined ? undefined : { desired, problem: shortageProblem(desired, short, this.#capacity, entry !== undefined) },
@@ -214,10 +247,15 @@ export class Planner {
   #apply(desired: DesiredService, draft: Draft): Shortage | undefined {
     const entry = this.#services.get(desired.key);
     const wanted = new Map([...desired.cluster, ...desired.local].map((backend) => [endpointOf(backend), backend]));
+    // They serve, but nothing new comes to them: a slot matters only to flows that have one.
+    for (const backend of desired.spare) if (entry?.backends.get(endpointOf(backend))?.serving === true) wanted.set(endpointOf(backend), backend);
     const newBackends = [...wanted.keys()].filter((endpoint) => entry?.backends.has(endpoint) !== true).length;
     const newFrontends = desired.frontends.filter(({ address, port }) => !this.#frontends.has(frontendKey(address, port, desired.protocol))).length;
     if (entry === undefined && this.#services.size + draft.serviceDeletes.length >= this.#capacity.services) return 'services';
-    if (newFrontends > this.#capacity.frontends - this.#frontends.size) return 'frontends';
+    const ranges = desired.sourceRanges ?? [];
+    const newRanges = ranges.length - this.#ranges.heldOf(entry?.service.id, ranges).length;
+    if (newFrontends > this.#frontendRoom) return 'frontends';
+    if (newRanges > this.#capacity.sourceRanges - this.#ranges.size - draft.rangeDeletes.length) return 'ranges';
     if (newBackends > this.#backendIds.free) return 'backends';
     const cluster = this.#place(desired, 'cluster', entry);
     if (cluster === undefined) return 'ring';
@@ -259,8 +297,10 @@ export class Planner {
     if (known === undefined || !isSameService(service, entry.service)) draft.servicePuts.push(service);
     entry.service = service;
 
+    this.#ranges.set(service.id, desired.sourceRanges ?? [], draft);
     for (const { address, port, kind, hostOnly } of desired.frontends) {
-      this.#writeFrontend(entry, { address, port, protocol: desired.protocol, kind, hostOnly, service: service.id }, draft);
+      const sourceRanges = kind === 'LoadBalancer' && desired.sourceRanges !== undefined;
+      this.#writeFrontend(entry, { address, port, protocol: desired.protocol, kind, hostOnly, sourceRanges, service: service.id }, draft);
     }
     for (const [endpoint, backend] of entry.backends) if (!wanted.has(endpoint)) this.#retireBackend(entry, endpoint, backend, draft);
   }
@@ -275,11 +315,16 @@ export class Planner {
   #writeBackend(entry: Entry, endpoint: string, wanted: Omit<HeldBackend, 'id'>, draft: Draft): void {
     const held = entry.backends.get(endpoint);
     const backend: HeldBackend = { ...wanted, id: held?.id ?? this.#backendIds.take() };
-    if (held !== undefined && isSameBackend(held, backend)) return;
     entry.backends.set(endpoint, backend);
     this.#retiring.delete(backend.id);
-    if (held === undefined) draft.backendPuts.push(backend);
-    else draft.memberFlags.push(backend);
+    if (held === undefined) {
+      draft.backendPuts.push(backend);
+      return;
+    }
+    // Who is in a set says so for as long as the set stands: a new one before, a former one still.
+    const meanwhile = { ...backend, inCluster: held.inCluster || backend.inCluster, inLocal: held.inLocal || backend.inLocal };
+    if (!isSameBackend(held, meanwhile)) draft.memberFlags.push(meanwhile);
+    if (!isSameBackend(meanwhile, backend)) draft.leaverFlags.push(backend);
   }
 
   #writeSet(entry: Entry, set: SetName, { region, ids }: Placement, draft: Draft): void {
@@ -300,8 +345,7 @@ export class Planner {
   #writeFrontend(entry: Entry, frontend: HeldFrontend, draft: Draft): void {
     const key = frontendKey(frontend.address, frontend.port, frontend.protocol);
     const held = this.#frontends.get(key);
-    const isSame = held?.owner === entry && held.frontend.kind === frontend.kind && held.frontend.hostOnly === frontend.hostOnly;
-    if (isSame) return;
+    if (held?.owner === entry && isSameFrontend(held.frontend, frontend)) return;
     held?.owner?.frontends.delete(key);
     entry.frontends.add(key);
     this.#frontends.set(key, { frontend, owner: entry });

@@ -1,7 +1,8 @@
 /** Small things said of records: their names, their extents, whether they are equal. */
+import type { Cidr } from '../model/address.ts';
 import { formatEndpoint } from '../model/address.ts';
 import type { Backend, DesiredService } from '../model/desired.ts';
-import type { HeldBackend, HeldService, SetRegion } from './held.ts';
+import type { HeldBackend, HeldFrontend, HeldService, SetRegion } from './held.ts';
 import { tableSize } from './maglev.ts';
 import type { Region } from './ring.ts';
 
@@ -28,14 +29,20 @@ export function tableOf(desired: DesiredService, members: number): number {
   return desired.algorithm === 'maglev' ? tableSize(members) : 0;
 }
 
-/** The part of a desired service that needs no room. */
-export function onlyHeld(desired: DesiredService, frontends: ReadonlySet<string>, backends: ReadonlyMap<string, HeldBackend>): DesiredService {
+/** The part of a desired service that needs no room. Of its source ranges those that are there: a list that does not fit lets in fewer, never all. */
+export function onlyHeld(
+  desired: DesiredService,
+  frontends: ReadonlySet<string>,
+  backends: ReadonlyMap<string, HeldBackend>,
+  ranges: readonly Cidr[],
+): DesiredService {
   const isHeld = (backend: Backend): boolean => backends.has(endpointOf(backend));
   return {
     ...desired,
     frontends: desired.frontends.filter(({ address, port }) => frontends.has(frontendKey(address, port, desired.protocol))),
     cluster: desired.cluster.filter(isHeld),
     local: desired.local.filter(isHeld),
+    sourceRanges: desired.sourceRanges === undefined ? undefined : ranges,
   };
 }
 
@@ -54,6 +61,11 @@ export function recordOf({
   hasAny,
 }: DesiredService): Omit<HeldService, 'id' | SetName> {
   return { key, namespace, name, portName, protocol, family, algorithm, affinitySeconds, internalLocal, externalLocal, hasAny };
+}
+
+/** Whether two frontends of one service and key are equal. */
+export function isSameFrontend(a: HeldFrontend, b: HeldFrontend): boolean {
+  return a.kind === b.kind && a.hostOnly === b.hostOnly && a.sourceRanges === b.sourceRanges;
 }
 
 /** Whether two records of one slot and endpoint are equal. */

@@ -9,10 +9,17 @@ import type { DataplaneOptions } from '../../agent/dataplane/dataplane.ts';
 import { Dataplane } from '../../agent/dataplane/dataplane.ts';
 import { chooseDevices } from '../../agent/dataplane/devices.ts';
 import type { DeviceChoice } from '../../agent/dataplane/devices.ts';
-import type { DesiredService } from '../../agent/model/desired.ts';
+import type { DesiredAddress, DesiredNode, DesiredService } from '../../agent/model/desired.ts';
 import { formatProblem } from '../../agent/model/problem.ts';
 import type { Retired } from '../../agent/plan/planner.ts';
 import { Planner } from '../../agent/plan/planner.ts';
+
+/** A desired state, as JSON can say it. */
+export interface Everything {
+  readonly services: readonly DesiredService[];
+  readonly addresses: readonly DesiredAddress[];
+  readonly node: DesiredNode | undefined;
+}
 
 let dataplane: Dataplane | undefined;
 let planner: Planner | undefined;
@@ -35,7 +42,15 @@ const requests = {
   },
   /** Plans and executes the whole desired state; returns the kinds of writes. */
   sync(desired: DesiredService[]): string[] {
-    const plan = planner!.planAll(desired);
+    return requests.syncAll({ services: desired, addresses: [], node: undefined });
+  },
+  /** With addresses and the node. */
+  syncAll({ services, addresses, node }: Everything): string[] {
+    const plan = planner!.planAll({
+      services: services.map((one) => ({ key: one.key, desired: one })),
+      addresses: new Map(addresses.map((one) => [one.address, one])),
+      node,
+    });
     opened().execute(plan.writes);
     if (plan.retired !== undefined) retired.push(plan.retired);
     opened().synced(2000);

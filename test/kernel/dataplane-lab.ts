@@ -13,6 +13,7 @@ import type { DeviceChoice } from '../../agent/dataplane/devices.ts';
 import { findCgroup } from '../../agent/dataplane/preflight.ts';
 import type { DesiredService } from '../../agent/model/desired.ts';
 import type { Write } from '../../agent/plan/held.ts';
+import type { Everything } from './dataplane-child.ts';
 import native from '../../native/index.js';
 
 const CHILD = fileURLToPath(new URL('./dataplane-child.ts', import.meta.url));
@@ -22,6 +23,7 @@ let count = 0;
 interface Answers {
   open: [DataplaneOptions, string[]];
   sync: [readonly DesiredService[], string[]];
+  syncAll: [Everything, string[]];
   reclaim: [undefined, string[]];
   execute: [readonly Write[], null];
   attach: [readonly string[], AttachedDevice[]];
@@ -85,7 +87,7 @@ export class Node {
       cgroup: this.cgroup,
       xdpMode: 'auto',
       snatPorts: { min: 61_000, max: 65_535 },
-      capacity: { services: 64, frontends: 64, backends: 128, ringSlots: 8192 },
+      capacity: { services: 64, frontends: 64, backends: 128, ringSlots: 8192, sourceRanges: 64 },
       maxFlows: 1024,
       maxAffinity: 256,
       maxDevices: 64,

@@ -73,7 +73,7 @@ describe('the maps', () => {
     const view = openView(node.bpffs);
     try {
       const held = view.read();
-      expect(held.capacity).toEqual({ services: 64, frontends: 64, backends: 128, ringSlots: 8192 });
+      expect(held.capacity).toEqual({ services: 64, frontends: 64, backends: 128, ringSlots: 8192, sourceRanges: 64, serviceCidrs: 16 });
       const services = held.services.toSorted((a, b) => a.id - b.id);
       const { frontends, cluster, local, spare: _, sourceRanges: __, ...record } = web;
       expect(services[0]).toMatchObject({ ...record, cluster: { count: 2, table: 251 }, local: { count: 1, table: 0 } });
@@ -89,8 +89,8 @@ describe('the maps', () => {
         hasAny: false,
       });
       expect(held.frontends).toHaveLength(3);
-      for (const one of frontends) expect(held.frontends).toContainEqual({ ...one, protocol: 'TCP', service: services[0]!.id });
-      expect(held.frontends).toContainEqual({ ...dns.frontends[0], protocol: 'UDP', service: services[1]!.id });
+      for (const one of frontends) expect(held.frontends).toContainEqual({ ...one, protocol: 'TCP', sourceRanges: false, service: services[0]!.id });
+      expect(held.frontends).toContainEqual({ ...dns.frontends[0], protocol: 'UDP', sourceRanges: false, service: services[1]!.id });
       const byId = new Map(held.backends.map((one) => [one.id, one]));
       expect([...held.members(services[0]!.cluster)].map((id) => byId.get(id))).toMatchObject(cluster.map((one) => ({ ...one, serving: true })));
       expect([...held.members(services[0]!.local)].map((id) => byId.get(id)?.address)).toEqual(local.map(({ address }) => address));
@@ -123,11 +123,11 @@ describe('the maps', () => {
     const agent = await node.start([web]);
     const frontends = Array.from(
       { length: 64 },
-      (_, i) => ({ op: 'frontend.put', frontend: { ...frontend(`10.97.0.${i}`), protocol: 'TCP', service: 1 } }) as const,
+      (_, i) => ({ op: 'frontend.put', frontend: { ...frontend(`10.97.0.${i}`), protocol: 'TCP', sourceRanges: false, service: 1 } }) as const,
     );
     await expect(agent.ask('execute', frontends)).rejects.toMatchObject({ code: 'E2BIG', subject: 'frontends' });
     const view = openView(node.bpffs);
-    expect(view.read().frontends).toContainEqual({ ...web.frontends[0], protocol: 'TCP', service: 1 });
+    expect(view.read().frontends).toContainEqual({ ...web.frontends[0], protocol: 'TCP', sourceRanges: false, service: 1 });
     view.close();
   });
 
@@ -194,8 +194,11 @@ describe('an agent that starts', () => {
     const before = node.maps();
     const held = readHeld(node);
     const agent = node.agent();
-    const logged = await agent.ask('open', node.options({ capacity: { services: 128, frontends: 128, backends: 256, ringSlots: 16_384 }, maxFlows: 4096 }));
-    expect(logged).toEqual([expect.stringContaining('"copied":"backends,flows,frontends,ring,services","lost":""')]);
+    const logged = await agent.ask(
+      'open',
+      node.options({ capacity: { services: 128, frontends: 128, backends: 256, ringSlots: 16_384, sourceRanges: 64 }, maxFlows: 4096 }),
+    );
+    expect(logged).toEqual([expect.stringContaining('"copied":"backends,flows,frontends,ring,services,source_ranges","lost":""')]);
     expect(await agent.ask('sync', [web, dns])).toEqual([]);
     expect(node.maps()).toEqual(before);
 
@@ -212,8 +215,8 @@ describe('an agent that starts', () => {
   test('with sizes too small for what is held starts over, and refuses what does not fit', async () => {
     await (await node.start([web, dns])).kill();
     const agent = node.agent();
-    const logged = await agent.ask('open', node.options({ capacity: { services: 1, frontends: 64, backends: 128, ringSlots: 8192 } }));
-    expect(logged).toEqual([expect.stringContaining('"lost":"backends,frontends,ring,services"')]);
+    const logged = await agent.ask('open', node.options({ capacity: { services: 1, frontends: 64, backends: 128, ringSlots: 8192, sourceRanges: 64 } }));
+    expect(logged).toEqual([expect.stringContaining('"lost":"backends,frontends,ring,services,source_ranges"')]);
     await agent.ask('sync', [web, dns]);
     await agent.ask('attach', []);
     expect(readHeld(node).services.map(({ name }) => name)).toEqual(['web']);

@@ -5,7 +5,7 @@ import { Explainer } from '../../agent/explain/explain.ts';
 import type { Address } from '../../agent/model/address.ts';
 import type { DesiredService, Protocol } from '../../agent/model/desired.ts';
 import { Planner } from '../../agent/plan/planner.ts';
-import { backend, frontend, Maps, service } from './plan-maps.ts';
+import { backend, changes, frontend, Maps, service } from './plan-maps.ts';
 
 const VIP = '10.96.0.1';
 const NODE: Caller = { place: 'node', way: 'socket' };
@@ -17,7 +17,7 @@ const [HERE, THERE] = [{ ...backend('10.1.0.1'), local: true }, backend('10.2.0.
 function ask(init: Partial<DesiredService>, caller: Caller, protocol: Protocol = 'TCP'): string {
   const maps = new Maps({ services: 16, frontends: 16, backends: 64, ringSlots: 4096 });
   const desired = service('web', { frontends: [frontend(VIP)], cluster: [HERE, THERE], local: [HERE], hasAny: true, ...init });
-  for (const write of new Planner(maps.snapshot()).planAll([desired]).writes) maps.execute(write);
+  for (const write of new Planner(maps.snapshot()).planAll(changes([desired])).writes) maps.execute(write);
   const { verdict, targets } = new Explainer(maps.snapshot()).explain({ address: VIP as Address, port: 80, protocol }, caller);
   return [verdict, ...targets.map((target) => `${target.backend.address}${target.masquerade ? '*' : ''}`)].join(' ');
 }
@@ -54,7 +54,8 @@ describe('explain', () => {
 
   test('maps that contradict themselves are told', () => {
     const maps = new Maps({ services: 16, frontends: 16, backends: 64, ringSlots: 4096 });
-    for (const write of new Planner(maps.snapshot()).planAll([service('web', { frontends: [frontend(VIP)], cluster: [HERE] })]).writes) maps.execute(write);
+    for (const write of new Planner(maps.snapshot()).planAll(changes([service('web', { frontends: [frontend(VIP)], cluster: [HERE] })])).writes)
+      maps.execute(write);
     maps.backends.clear();
     const { verdict, why } = new Explainer(maps.snapshot()).explain({ address: VIP as Address, port: 80, protocol: 'TCP' }, NODE);
     expect(verdict).toBe('broken');

@@ -387,8 +387,9 @@ test('the examples: no problem, and what the demo counts on', async () => {
     const [kind, key] = id.split(' ') as [Change['kind'], string];
     model.apply([{ kind, key, object } as Change]);
   }
-  expect(model.takeChanged().problems.size).toBe(0);
-  const services = new Map([...model.desired()].map((desired) => [desired.key, desired]));
+  const delta = model.takeChanged();
+  expect(delta.problems.size).toBe(0);
+  const services = new Map(delta.services.map(({ key, desired }) => [key, desired!]));
   expect([...services.keys()].sort()).toEqual([
     'shop/api:http/TCP/4',
     'shop/api:http/TCP/6',

@@ -103,6 +103,28 @@ export function only(objects: readonly (Service | EndpointSlice | Node)[], facts
   return first.desired;
 }
 
+/** A model that has taken these in already. */
+export function settled(...objects: Parameters<typeof put>[0][]): Model {
+  const model = new Model(FACTS);
+  model.apply(objects.map(put));
+  model.takeChanged();
+  return model;
+}
+
+/** What these changes make different. */
+export function after(model: Model, ...changes: Change[]): Delta {
+  model.apply(changes);
+  return model.takeChanged();
+}
+
+/** All that a model desires now. */
+export function desiredOf(model: Model): DesiredService[] {
+  return model
+    .takeAll()
+    .services.map(({ desired }) => desired)
+    .filter((desired) => desired !== undefined);
+}
+
 /** "kind address:port" of each frontend, with "!" for those of the node's own processes. */
 export function frontendsOf(desired: DesiredService): string[] {
   return desired.frontends.map((f) => `${f.kind} ${f.address} ${f.port}${f.hostOnly ? '!' : ''}`);

@@ -4,27 +4,28 @@ import type { Address } from '../../agent/model/address.ts';
 import { Model } from '../../agent/model/model.ts';
 import { READY, SERVING, TERMINATING } from '../../agent/model/objects.ts';
 import type { Change, EndpointSlice, Service } from '../../agent/model/objects.ts';
-import { FACTS, addressesOf, frontendsOf, node, problemsOf, put, remove, service, servicePort, slice, take } from './model-builders.ts';
-
-/** A model that has taken these in already. */
-function settled(...objects: Parameters<typeof put>[0][]): Model {
-  const model = new Model(FACTS);
-  model.apply(objects.map(put));
-  model.takeChanged();
-  return model;
-}
-
-function after(model: Model, ...changes: Change[]): ReturnType<Model['takeChanged']> {
-  model.apply(changes);
-  return model.takeChanged();
-}
+import {
+  FACTS,
+  addressesOf,
+  after,
+  desiredOf,
+  frontendsOf,
+  node,
+  problemsOf,
+  put,
+  remove,
+  service,
+  servicePort,
+  settled,
+  slice,
+  take,
+} from './model-builders.ts';
 
 const keysOf = (delta: ReturnType<Model['takeChanged']>): string[] => delta.services.map(({ key, desired }) => `${desired ? '' : '-'}${key}`);
 
 describe('changes', () => {
   test('nothing changed, nothing told', () => {
     const model = settled(service());
-    expect(model.hasChanged).toBe(false);
     expect(model.takeChanged()).toEqual({ services: [], addresses: new Map(), node: undefined, healthChecks: new Map(), problems: new Map() });
   });
 
@@ -91,13 +92,13 @@ describe('changes', () => {
 
   test("what was taken is the caller's: the list of all is worked out for itself", () => {
     const model = settled(service(), slice([{ address: '10.0.0.1' }]));
-    expect([...model.desired()].map((desired) => desired.key)).toEqual(['default/web:http/TCP/4']);
+    expect(desiredOf(model).map((desired) => desired.key)).toEqual(['default/web:http/TCP/4']);
     expect(model.counts).toEqual({ services: 1, slices: 1, endpoints: 1 });
     after(model, put(slice([{ address: '10.0.0.1' }, { address: '10.0.0.2' }])), put(service({ proxyName: 'x' })));
     expect(model.counts).toEqual({ services: 1, slices: 1, endpoints: 2 });
     after(model, remove(slice([])), remove(service()), remove(service({ name: 'never was' })));
     expect(model.counts).toEqual({ services: 0, slices: 0, endpoints: 0 });
-    expect([...model.desired()]).toEqual([]);
+    expect(desiredOf(model)).toEqual([]);
   });
 });
 
@@ -137,7 +138,7 @@ describe('problems', () => {
 describe('two Services, one address and port', () => {
   const old = service({ name: 'old', created: 1, clusterIPs: ['10.96.0.1'], externalIPs: ['198.51.100.1'] });
   const young = service({ name: 'a-young', created: 2, clusterIPs: ['10.96.0.2'], externalIPs: ['198.51.100.1'] });
-  const frontends = (model: Model): Record<string, string[]> => Object.fromEntries([...model.desired()].map((d) => [d.name, frontendsOf(d)]));
+  const frontends = (model: Model): Record<string, string[]> => Object.fromEntries(desiredOf(model).map((d) => [d.name, frontendsOf(d)]));
 
   test.each([[[old, young]], [[young, old]]])('the older keeps it, whichever came first', (order) => {
     const model = new Model(FACTS);
@@ -287,7 +288,7 @@ describe('history does not matter', () => {
         const order = new Set(turned).size === objects.length ? turned : objects.toReversed();
         const fresh = follow(new Model(FACTS), [order]);
         expect(followed).toEqual(fresh);
-        expect(new Map([...model.desired()].map((desired) => [desired.key, desired]))).toEqual(fresh.desired);
+        expect(new Map(desiredOf(model).map((desired) => [desired.key, desired]))).toEqual(fresh.desired);
         expect(model.problems).toEqual(fresh.problems);
       }),
       { numRuns: 400 },
@@ -299,7 +300,7 @@ describe('history does not matter', () => {
       fc.property(fc.array(anyService, { maxLength: 3 }), (services) => {
         const model = new Model(FACTS);
         model.apply(services.map(put));
-        const claims = [...model.desired()].flatMap((d) => d.frontends.map((f) => `${f.address} ${f.port} ${d.protocol}`));
+        const claims = desiredOf(model).flatMap((d) => d.frontends.map((f) => `${f.address} ${f.port} ${d.protocol}`));
         expect(new Set(claims).size).toBe(claims.length);
       }),
     );

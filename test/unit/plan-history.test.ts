@@ -1,13 +1,13 @@
 /** Whatever happens, in whatever order: after every single write a packet meets complete data. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { Backend, DesiredService, Frontend } from '../../agent/model/desired.ts';
-import type { Capacity } from '../../agent/plan/held.ts';
-import type { Plan, Retired } from '../../agent/plan/planner.ts';
+import type { Address, Cidr } from '../../agent/model/address.ts';
+import type { Backend, DesiredAddress, DesiredNode, DesiredService, Frontend } from '../../agent/model/desired.ts';
+import type { Capacity, HeldBackend } from '../../agent/plan/held.ts';
+import type { Changes, Plan, Retired } from '../../agent/plan/planner.ts';
 import { Planner } from '../../agent/plan/planner.ts';
-import { backend, frontend, Maps, service } from './plan-maps.ts';
+import { at, backend, changes, frontend, Maps, ROOMY, service } from './plan-maps.ts';
 
-const ROOMY: Capacity = { services: 50, frontends: 100, backends: 200, ringSlots: 20_000 };
 /** Each short of one thing, and one of all. */
 const TIGHT: readonly Capacity[] = [
   { ...ROOMY, services: 2 },
@@ -15,7 +15,8 @@ const TIGHT: readonly Capacity[] = [
   { ...ROOMY, backends: 10 },
   { ...ROOMY, ringSlots: 12 },
   { ...ROOMY, ringSlots: 600 },
-  { services: 3, frontends: 5, backends: 10, ringSlots: 600 },
+  { ...ROOMY, sourceRanges: 3 },
+  { ...ROOMY, services: 3, frontends: 5, backends: 10, ringSlots: 600, sourceRanges: 2 },
 ];
 const NAMES = ['a', 'b', 'c', 'd', 'e'];
 
@@ -26,12 +27,14 @@ interface Wish {
   readonly frontends: readonly number[];
   readonly cluster: readonly number[];
   readonly local: readonly number[];
+  readonly spare: readonly number[];
+  readonly ranges: readonly number[] | undefined;
   readonly terminating: boolean;
   readonly maglev: boolean;
   readonly affinity: number;
 }
 
-type Step = { readonly wishes: readonly Wish[] } | { readonly reclaim: number } | { readonly restart: true };
+type Step = { readonly wishes: readonly Wish[] } | { readonly cidrs: readonly number[] } | { readonly reclaim: number } | { readonly restart: true };
 
 const some = (max: number, maxLength: number): fc.Arbitrary<number[]> => fc.uniqueArray(fc.integer({ min: 1, max }), { maxLength });
 const wish: fc.Arbitrary<Wish> = fc.record({
@@ -40,22 +43,27 @@ const wish: fc.Arbitrary<Wish> = fc.record({
   frontends: some(8, 4),
   cluster: some(9, 6),
   local: some(9, 3),
+  spare: some(9, 3),
+  ranges: fc.option(some(4, 3), { nil: undefined }),
   terminating: fc.boolean(),
   maglev: fc.boolean(),
   affinity: fc.constantFrom(0, 60),
 });
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 6, arbitrary: fc.array(wish, { minLength: 1, maxLength: 4 }).map((wishes) => ({ wishes })) },
+  { weight: 1, arbitrary: some(6, 6).map((cidrs) => ({ cidrs })) },
   { weight: 3, arbitrary: fc.nat().map((index) => ({ reclaim: index })) },
   { weight: 1, arbitrary: fc.constant({ restart: true } as const) },
 );
 
-/** A desired state as the model would keep it: no frontend belongs to two services. */
+/** A desired state as the model would keep it: no frontend belongs to two services, and every address of one is known. */
 class World {
   readonly desired = new Map<string, DesiredService>();
+  node: DesiredNode = nodeOf([]);
 
-  apply(wishes: readonly Wish[]): Map<string, DesiredService | undefined> {
-    const changes = new Map<string, DesiredService | undefined>();
+  apply(wishes: readonly Wish[]): Changes {
+    const changed = new Map<string, DesiredService | undefined>();
+    const before = this.addresses();
     for (const one of wishes) {
       const { key } = service(one.name);
       this.desired.delete(key);
@@ -64,34 +72,68 @@ class World {
         for (const other of this.desired.values()) {
           const left = other.frontends.filter(({ address }) => !made.frontends.some((taken) => taken.address === address));
           if (left.length === other.frontends.length) continue;
-          this.desired.set(other.key, { ...other, frontends: left });
-          changes.set(other.key, this.desired.get(other.key));
+          this.desired.set(other.key, { ...other, frontends: left, sourceRanges: hasBalancer(left) ? other.sourceRanges : undefined });
+          changed.set(other.key, this.desired.get(other.key));
         }
         this.desired.set(key, made);
       }
-      changes.set(key, this.desired.get(key));
+      changed.set(key, this.desired.get(key));
     }
-    return changes;
+    const gone = [...before.keys()].map((address) => [address, undefined] as const);
+    return { services: [...changed].map(([key, desired]) => ({ key, desired })), addresses: new Map([...gone, ...this.addresses()]), node: undefined };
+  }
+
+  addresses(): Map<Address, DesiredAddress> {
+    const frontends = [...this.desired.values()].flatMap((desired) => desired.frontends.map((one) => ({ ...one, ping: desired.hasAny })));
+    return new Map(frontends.map(({ address, kind, ping }) => [address, { address, owned: kind === 'ClusterIP', ping }]));
+  }
+
+  all(): Changes {
+    return changes(this.desired.values(), { addresses: this.addresses(), node: this.node });
   }
 
   sorted(): DesiredService[] {
-    return [...this.desired.values()].sort((a, b) => (a.key < b.key ? -1 : 1));
+    return [...this.desired.values()].sort((a, b) => (a.key < b.key ? -1 : 1)).map(withoutSpare);
   }
 }
+
+const KINDS = ['ClusterIP', 'ExternalIP', 'LoadBalancer'] as const;
+const cidr = (i: number): Cidr => ({ base: at(`10.${i}.0.0`), prefix: 16 });
+const nodeOf = (cidrs: readonly number[]): DesiredNode => ({
+  pods4: cidrs.length > 2 ? cidr(99) : undefined,
+  pods6: undefined,
+  detectsByDevice: false,
+  serviceCidrs: cidrs.map(cidr),
+  ownsBeyond: cidrs.length === 0,
+});
+
+const hasBalancer = (frontends: readonly Frontend[]): boolean => frontends.some(({ kind }) => kind === 'LoadBalancer');
+
+/** Which endpoints that serve but are in no set still have a slot hangs on history. */
+const withoutSpare = (desired: DesiredService): DesiredService => ({ ...desired, spare: [] });
 
 function build(one: Wish): DesiredService {
   const backends = (numbers: readonly number[]): Backend[] =>
     numbers.toSorted((a, b) => a - b).map((i) => backend(`10.1.0.${i}`, { terminating: one.terminating && i % 2 === 0, local: i < 4 }));
-  const frontends: Frontend[] = one.frontends
-    .toSorted((a, b) => a - b)
-    .map((i) => frontend(`10.96.0.${i}`, { kind: i % 2 === 0 ? 'ClusterIP' : 'ExternalIP' }));
+  const frontends: Frontend[] = one.frontends.toSorted((a, b) => a - b).map((i) => frontend(`10.96.0.${i}`, { kind: KINDS[i % 3]! }));
   return service(one.name, {
     frontends,
     cluster: backends(one.cluster),
     local: backends(one.local),
+    spare: backends(one.spare.filter((i) => !one.cluster.includes(i) && !one.local.includes(i))),
+    sourceRanges: hasBalancer(frontends) ? one.ranges?.toSorted((a, b) => a - b).map(cidr) : undefined,
+    hasAny: one.affinity === 0,
     algorithm: one.maglev ? 'maglev' : 'random',
     affinitySeconds: one.affinity,
   });
+}
+
+/** Whom each frontend of a service lets in: one client of each range, and one of none. One that goes to another service is another frontend. */
+function access(maps: Maps): Map<string, boolean> {
+  const found = new Map<string, boolean>();
+  for (const { address, service: id, sourceRanges } of maps.frontends.values())
+    for (const client of [0, 1, 2, 3, 4]) found.set(`${address} of ${id} from 10.${client}`, !sourceRanges || maps.ranges.has(`${id} 10.${client}.0.0/16`));
+  return found;
 }
 
 /** Runs a history, checking after every write. */
@@ -106,7 +148,7 @@ class Run {
   constructor(capacity: Capacity) {
     this.maps = new Maps(capacity);
     this.planner = new Planner(this.maps.snapshot());
-    this.execute(this.planner.planAll([]));
+    this.execute(this.planner.planAll(this.world.all()));
   }
 
   /** @param ended the token that the plan reclaims. */
@@ -114,6 +156,7 @@ class Run {
     const later = this.waiting.filter((one) => ended !== undefined && this.#born.get(one)! > this.#born.get(ended)!);
     const underGrace = new Set(this.waiting.flatMap(({ services }) => services));
     const remembered = this.waiting.flatMap(({ regions }) => regions);
+    const views = [access(this.maps)];
     for (const write of plan.writes) {
       if (write.op === 'ring.write' && remembered.some(({ base, length }) => write.base < base + length && base < write.base + write.slots.length)) {
         throw new Error('a region was written to within its grace');
@@ -123,7 +166,9 @@ class Run {
       if (write.op === 'service.put' && underGrace.has(write.service.id)) throw new Error('a service id came back within its grace');
       this.maps.execute(write);
       this.maps.check();
+      views.push(access(this.maps));
     }
+    expectNoHole(views);
     if (plan.retired !== undefined) {
       this.#born.set(plan.retired, this.#born.size);
       this.waiting.push(plan.retired);
@@ -136,8 +181,10 @@ class Run {
 
   step(one: Step): void {
     if ('wishes' in one) {
-      const changes = this.world.apply(one.wishes);
-      this.execute(this.planner.plan([...changes].map(([key, desired]) => ({ key, desired }))));
+      this.execute(this.planner.plan(this.world.apply(one.wishes)));
+    } else if ('cidrs' in one) {
+      this.world.node = nodeOf(one.cidrs);
+      this.execute(this.planner.plan(changes([], { node: this.world.node })));
     } else if ('reclaim' in one) {
       const [retired] = this.waiting.splice(one.reclaim % Math.max(1, this.waiting.length), 1);
       if (retired !== undefined) this.execute(this.planner.reclaim(retired), retired);
@@ -145,8 +192,15 @@ class Run {
       this.waiting = [];
       this.problems.clear();
       this.planner = new Planner(this.maps.snapshot());
-      this.execute(this.planner.planAll(this.world.desired.values()));
+      this.execute(this.planner.planAll(this.world.all()));
     }
+    for (const held of this.maps.backends.values())
+      if (this.maps.services.has(held.service)) expect([held.inCluster, held.inLocal]).toEqual(this.#membershipOf(held));
+  }
+
+  #membershipOf({ id, service: of }: HeldBackend): boolean[] {
+    const owner = this.maps.services.get(of);
+    return [owner?.cluster, owner?.local].map((set) => set !== undefined && this.maps.ring.subarray(set.base, set.base + set.count).includes(id));
   }
 
   /** Lets every grace period pass. */
@@ -154,17 +208,40 @@ class Run {
     for (let next = this.waiting.shift(); next !== undefined; next = this.waiting.shift()) this.execute(this.planner.reclaim(next), next);
   }
 
+  /** Services, addresses and the node; a slot that is kept for a spare endpoint is one that may be. */
+  expectAsDesired(): void {
+    expect(this.maps.asDesired().map(withoutSpare)).toEqual(this.world.sorted());
+    for (const { key, spare } of this.maps.asDesired()) expect(this.world.desired.get(key)!.spare).toEqual(expect.arrayContaining(spare as Backend[]));
+    expect(this.maps.addresses).toEqual(this.world.addresses());
+    const { serviceCidrs, ownsBeyond, ...node } = this.world.node;
+    const room = this.maps.capacity.serviceCidrs;
+    expect(this.maps.node).toEqual({ ...node, serviceCidrs: serviceCidrs.slice(0, room), ownsBeyond: ownsBeyond || serviceCidrs.length > room });
+    expect([...this.problems.keys()]).toEqual(serviceCidrs.length > room ? ['node'] : []);
+  }
+
   /** Each backend slot and ring slot in use is one that a service needs. */
   expectNoLeak(): void {
     const needed = [...this.maps.services.values()].flatMap((held) => [held.cluster, held.local]);
     const members = new Set(needed.flatMap(({ base, count }) => [...this.maps.ring.subarray(base, base + count)]));
+    for (const { id, serving } of this.maps.backends.values()) if (serving) members.add(id);
+    const owners = new Set(this.maps.services.keys());
+    for (const { service: owner } of this.maps.ranges.values()) expect(owners).toContain(owner);
     expect([...this.maps.backends.keys()].sort()).toEqual([...members].sort());
     expect(this.planner.usage).toMatchObject({
       services: this.maps.services.size,
-      frontends: this.maps.frontends.size,
+      frontends: this.maps.frontends.size + this.maps.addresses.size,
+      sourceRanges: this.maps.ranges.size,
       backends: members.size,
       ringSlots: needed.reduce((sum, { count, table }) => sum + count + table, 0),
     });
+  }
+}
+
+/** Who was let in before and is after, was so throughout; and who was not and is not, at no time. */
+function expectNoHole(views: readonly Map<string, boolean>[]): void {
+  const [first, last] = [views[0]!, views.at(-1)!];
+  for (const [way, open] of first) {
+    if (last.get(way) === open) for (const view of views) if (view.get(way) !== open) throw new Error(`${way} is ${open ? 'shut out' : 'let in'} for a while`);
   }
 }
 
@@ -174,13 +251,12 @@ describe('any history', () => {
       fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
         const run = new Run(ROOMY);
         for (const one of steps) run.step(one);
-        expect(run.maps.asDesired()).toEqual(run.world.sorted());
-        expect(run.problems.size).toBe(0);
+        run.expectAsDesired();
         run.settle();
-        expect(run.maps.asDesired()).toEqual(run.world.sorted());
+        run.expectAsDesired();
         run.expectNoLeak();
 
-        const restarted = new Planner(run.maps.snapshot()).planAll(run.world.desired.values());
+        const restarted = new Planner(run.maps.snapshot()).planAll(run.world.all());
         expect(restarted.writes).toEqual([]);
         expect(restarted.retired).toBeUndefined();
       }),
@@ -195,7 +271,7 @@ describe('any history', () => {
         for (const one of steps) run.step(one);
         run.step({ restart: true });
         run.settle();
-        expect(run.maps.asDesired()).toEqual(run.world.sorted());
+        run.expectAsDesired();
         run.expectNoLeak();
       }),
       { numRuns: 100 },
@@ -207,12 +283,11 @@ describe('any history', () => {
       fc.property(fc.array(step, { maxLength: 15 }), fc.array(wish, { minLength: 1, maxLength: 5 }), fc.nat(), (steps, wishes, cut) => {
         const run = new Run(ROOMY);
         for (const one of steps) run.step(one);
-        const changes = run.world.apply(wishes);
-        const plan = run.planner.plan([...changes].map(([key, desired]) => ({ key, desired })));
+        const plan = run.planner.plan(run.world.apply(wishes));
         run.execute({ ...plan, writes: plan.writes.slice(0, cut % (plan.writes.length + 1)), retired: undefined });
         run.step({ restart: true });
         run.settle();
-        expect(run.maps.asDesired()).toEqual(run.world.sorted());
+        run.expectAsDesired();
         run.expectNoLeak();
       }),
       { numRuns: 150 },
@@ -225,10 +300,10 @@ describe('any history', () => {
         const run = new Run(capacity);
         for (const one of steps) run.step(one);
         run.settle();
-        const actual = new Map(run.maps.asDesired().map((held) => [held.key, held]));
+        const actual = new Map(run.maps.asDesired().map((held) => [held.key, withoutSpare(held)]));
         for (const wanted of run.world.sorted()) if (!run.problems.has(wanted.key)) expect(actual.get(wanted.key)).toEqual(wanted);
         for (const held of actual.keys()) expect(run.world.desired.has(held)).toBe(true);
-        expect(run.planner.usage.refused).toBe(run.problems.size);
+        expect(run.planner.usage.refused).toBe([...run.problems.keys()].filter((key) => run.world.desired.has(key)).length);
         run.expectNoLeak();
 
         // No endpoint that is gone is ever kept, however full the maps are.
@@ -240,13 +315,17 @@ describe('any history', () => {
         // One service that surely fits, alone.
         const [last, ...others] = run.world.sorted();
         if (last === undefined) return;
-        const small = { ...last, cluster: last.cluster.slice(0, 1), local: [], frontends: last.frontends.slice(0, 1) };
+        const small = { ...last, cluster: last.cluster.slice(0, 1), local: [], frontends: last.frontends.slice(0, 1), sourceRanges: undefined };
+        const former = [...run.world.addresses().keys()];
         run.world.desired.clear();
         run.world.desired.set(small.key, small);
-        run.execute(run.planner.plan([{ key: small.key, desired: small }, ...others.map(({ key }) => ({ key, desired: undefined }))]));
+        const now = run.world.addresses();
+        const rest = [...former, ...now.keys()].map((address) => [address, now.get(address)] as const);
+        const services = [{ key: small.key, desired: small }, ...others.map(({ key }) => ({ key, desired: undefined }))];
+        run.world.node = nodeOf([]);
+        run.execute(run.planner.plan({ services, addresses: new Map(rest), node: run.world.node }));
         run.settle();
-        expect(run.maps.asDesired()).toEqual([small]);
-        expect(run.problems.size).toBe(0);
+        run.expectAsDesired();
       }),
       { numRuns: 150 },
     );

@@ -1,19 +1,27 @@
 /** Maps in memory: executes writes one by one as the kernel would, and says at any moment whether they are consistent. */
-import type { Address } from '../../agent/model/address.ts';
-import { formatEndpoint } from '../../agent/model/address.ts';
-import type { Backend, DesiredService, Frontend } from '../../agent/model/desired.ts';
-import type { Capacity, Held, HeldBackend, HeldFrontend, HeldService, SetRegion, Write } from '../../agent/plan/held.ts';
+import type { Address, Cidr } from '../../agent/model/address.ts';
+import { formatCidr, formatEndpoint } from '../../agent/model/address.ts';
+import type { Backend, DesiredAddress, DesiredNode, DesiredService, Frontend } from '../../agent/model/desired.ts';
+import type { Capacity, Held, HeldBackend, HeldFrontend, HeldService, HeldSourceRange, SetRegion, Write } from '../../agent/plan/held.ts';
+import type { Changes } from '../../agent/plan/planner.ts';
+
+/** Room for all that these tests write. */
+export const ROOMY: Capacity = { services: 50, frontends: 100, backends: 200, ringSlots: 20_000, sourceRanges: 50, serviceCidrs: 4 };
 
 export class Maps {
   readonly capacity: Capacity;
   readonly services = new Map<number, HeldService>();
   readonly frontends = new Map<string, HeldFrontend>();
   readonly backends = new Map<number, HeldBackend>();
+  readonly addresses = new Map<Address, DesiredAddress>();
+  /** "service base/prefix". */
+  readonly ranges = new Map<string, HeldSourceRange>();
+  node: DesiredNode = NOWHERE;
   readonly ring: Uint32Array;
 
-  constructor(capacity: Capacity) {
-    this.capacity = capacity;
-    this.ring = new Uint32Array(capacity.ringSlots);
+  constructor(capacity: Partial<Capacity> = {}) {
+    this.capacity = { ...ROOMY, ...capacity };
+    this.ring = new Uint32Array(this.capacity.ringSlots);
   }
 
   execute(write: Write): void {
@@ -50,13 +58,30 @@ export class Maps {
         return;
       case 'service.delete':
         if (!this.services.delete(write.id)) throw new Error('deleted a service that is not there');
+        return;
+      case 'address.put':
+        this.addresses.set(write.address.address, write.address);
+        return;
+      case 'address.delete':
+        if (!this.addresses.delete(write.address)) throw new Error('deleted an address that is not there');
+        return;
+      case 'range.put':
+        this.ranges.set(rangeKey(write.range), write.range);
+        return;
+      case 'range.delete':
+        if (!this.ranges.delete(rangeKey(write.range))) throw new Error('deleted a source range that is not there');
+        return;
+      case 'node.put':
+        this.node = write.node;
     }
   }
 
   /** Throws when a packet could meet something incomplete, or a map is beyond its size. */
   check(): void {
     if (this.services.size > this.capacity.services) throw new Error('services is over-full');
-    if (this.frontends.size > this.capacity.frontends) throw new Error('frontends is over-full');
+    if (this.frontends.size + this.addresses.size > this.capacity.frontends) throw new Error('frontends is over-full');
+    if (this.ranges.size > this.capacity.sourceRanges) throw new Error('source_ranges is over-full');
+    if (this.node.serviceCidrs.length > this.capacity.serviceCidrs) throw new Error('the node has too many ServiceCIDRs');
     for (const id of this.backends.keys()) if (id < 1 || id >= this.capacity.backends) throw new Error(`backend id ${id} is outside`);
     for (const frontend of this.frontends.values()) if (!this.services.has(frontend.service)) throw new Error('a frontend points at no service');
     for (const service of this.services.values()) {
@@ -77,6 +102,9 @@ export class Maps {
       capacity: this.capacity,
       services: [...this.services.values()],
       frontends: [...this.frontends.values()],
+      addresses: [...this.addresses.values()],
+      sourceRanges: [...this.ranges.values()],
+      node: this.node,
       backends: [...this.backends.values()],
       members: ({ base, count }: SetRegion) => ring.slice(base, base + count),
     };
@@ -104,9 +132,19 @@ export class Maps {
           .sort((a, b) => (formatEndpoint(a.address, a.port) < formatEndpoint(b.address, b.port) ? -1 : 1)),
         cluster: this.#membersOf(service, 'cluster', 'inCluster'),
         local: this.#membersOf(service, 'local', 'inLocal'),
-        spare: [],
-        sourceRanges: undefined,
+        spare: [...this.backends.values()]
+          .filter((held) => held.service === service.id && held.serving && !held.inCluster && !held.inLocal)
+          .map(({ address, port, local, terminating }) => ({ address, port, local, terminating }))
+          .sort((a, b) => (a.address < b.address ? -1 : 1)),
+        sourceRanges: this.#rangesOf(service.id),
       }));
+  }
+
+  /** None at all is open, unless a frontend asks for some. */
+  #rangesOf(service: number): Cidr[] | undefined {
+    const ranges = [...this.ranges.values()].filter((one) => one.service === service).map(({ range }) => range);
+    const asks = [...this.frontends.values()].some((frontend) => frontend.service === service && frontend.sourceRanges);
+    return ranges.length === 0 && !asks ? undefined : ranges.sort((a, b) => (formatCidr(a) < formatCidr(b) ? -1 : 1));
   }
 
   /** Throws when the backends that say they are members are others than the members. */
@@ -129,6 +167,18 @@ export class Maps {
 function keyOf({ address, port, protocol }: { address: Address; port: number; protocol: string }): string {
   return `${formatEndpoint(address, port)}/${protocol}`;
 }
+
+const rangeKey = ({ service, range }: HeldSourceRange): string => `${service} ${formatCidr(range)}`;
+
+const NOWHERE: DesiredNode = { pods4: undefined, pods6: undefined, detectsByDevice: false, serviceCidrs: [], ownsBeyond: false };
+
+/** These services and nothing else, as changes. */
+export function changes(services: Iterable<DesiredService>, besides: Partial<Changes> = {}): Changes {
+  return { services: [...services].map((desired) => ({ key: desired.key, desired })), addresses: new Map(), node: undefined, ...besides };
+}
+
+/** These service ports are gone. */
+export const gone = (...services: DesiredService[]): Changes => changes([], { services: services.map(({ key }) => ({ key, desired: undefined })) });
 
 export const at = (address: string): Address => address as Address;
 

@@ -4,9 +4,7 @@ import { formatProblem } from '../../agent/model/problem.ts';
 import type { Capacity, Write } from '../../agent/plan/held.ts';
 import type { Plan } from '../../agent/plan/planner.ts';
 import { Planner } from '../../agent/plan/planner.ts';
-import { backend, frontend, Maps, service } from './plan-maps.ts';
-
-const CAPACITY: Capacity = { services: 100, frontends: 100, backends: 100, ringSlots: 10_000 };
+import { backend, changes, frontend, gone, Maps, service } from './plan-maps.ts';
 
 function start(capacity: Partial<Capacity> = {}): {
   maps: Maps;
@@ -14,14 +12,14 @@ function start(capacity: Partial<Capacity> = {}): {
   run: (plan: Plan) => string[];
   want: (...desired: DesiredService[]) => Plan;
 } {
-  const maps = new Maps({ ...CAPACITY, ...capacity });
+  const maps = new Maps(capacity);
   const planner = new Planner(maps.snapshot());
-  planner.planAll([]);
+  planner.planAll(changes([]));
   const run = (plan: Plan): string[] => {
     for (const write of plan.writes) maps.execute(write);
     return plan.writes.map(({ op }) => op);
   };
-  const want = (...desired: DesiredService[]): Plan => planner.plan(desired.map((one) => ({ key: one.key, desired: one })));
+  const want = (...desired: DesiredService[]): Plan => planner.plan(changes(desired));
   return { maps, planner, run, want };
 }
 
@@ -79,7 +77,7 @@ describe('a plan', () => {
     run(want(web));
     const next = service('next', { frontends: web.frontends, cluster: [backend('10.1.0.9')] });
     run(want(next));
-    run(planner.plan([{ key: web.key, desired: undefined }]));
+    run(planner.plan(gone(web)));
     expect(maps.asDesired()).toEqual([next]);
   });
 
@@ -92,7 +90,7 @@ describe('a plan', () => {
   test('deletes from the outside in', () => {
     const { planner, run, want } = start();
     run(want(web));
-    expect(run(planner.plan([{ key: web.key, desired: undefined }]))).toEqual(['frontend.delete', 'service.delete', 'backend.flags', 'backend.flags']);
+    expect(run(planner.plan(gone(web)))).toEqual(['frontend.delete', 'service.delete', 'backend.flags', 'backend.flags']);
   });
 
   test('has a Maglev table behind the members only where it was asked for and there is a choice', () => {
@@ -124,7 +122,7 @@ describe('a plan', () => {
     const { maps, run, want } = start();
     run(want(web, service('old', { frontends: [frontend('10.96.0.2')], cluster: [backend('10.1.0.3')] })));
     const restarted = new Planner(maps.snapshot());
-    const plan = restarted.planAll([web]);
+    const plan = restarted.planAll(changes([web]));
     expect(plan.writes.map(({ op }) => op)).toEqual(['frontend.delete', 'service.delete', 'backend.flags']);
     expect(plan.retired).toMatchObject({ backends: [3], services: [2] });
   });
@@ -148,12 +146,12 @@ describe('a map that is full', () => {
     expect(maps.asDesired()).toEqual([web]);
     expect(lines(want(other))).toEqual([]);
 
-    const gone = planner.plan([{ key: web.key, desired: undefined }]);
-    run(gone);
-    const room = planner.reclaim(gone.retired!);
+    const ended = planner.plan(gone(web));
+    run(ended);
+    const room = planner.reclaim(ended.retired!);
     run(room);
     expect(maps.asDesired()).toEqual([other]);
-    expect([...gone.problems, ...room.problems]).toEqual([[other.key, undefined]]);
+    expect([...ended.problems, ...room.problems]).toEqual([[other.key, undefined]]);
   });
 
   test('does not keep the rest from being served', () => {

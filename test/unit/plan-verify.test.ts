@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { Planner } from '../../agent/plan/planner.ts';
 import { verifyMaps } from '../../agent/plan/verify.ts';
-import { backend, frontend, Maps, service } from './plan-maps.ts';
+import { backend, changes, frontend, Maps, service } from './plan-maps.ts';
 
 /** Two services, one of two Maglev backends, as a planner writes them. */
 function written(): Maps {
@@ -10,7 +10,7 @@ function written(): Maps {
   const pods = [backend('10.1.0.1'), backend('10.1.0.2')];
   const web = service('web', { algorithm: 'maglev', frontends: [frontend('10.96.0.1')], cluster: pods });
   const dns = service('dns', { frontends: [frontend('10.96.0.2')], cluster: [backend('10.1.0.3')] });
-  for (const write of new Planner(maps.snapshot()).planAll([web, dns]).writes) maps.execute(write);
+  for (const write of new Planner(maps.snapshot()).planAll(changes([web, dns])).writes) maps.execute(write);
   return maps;
 }
 
