@@ -7,6 +7,7 @@ const SIZED_BY: Readonly<Record<string, string>> = {
   frontends: '--max-frontends',
   backends: '--max-backends',
   ring: '--ring-slots',
+  source_ranges: '--max-source-ranges',
   flows: '--max-flows',
   affinity: '--max-affinity',
   devices: '--max-devices',

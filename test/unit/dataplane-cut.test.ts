@@ -2,17 +2,15 @@ import { expect, test } from 'vitest';
 import { loosens } from '../../agent/dataplane/cut.ts';
 import type { DesiredService, Protocol } from '../../agent/model/desired.ts';
 import { Planner } from '../../agent/plan/planner.ts';
-import { backend, frontend, Maps, service } from './plan-maps.ts';
-
-const CAPACITY = { services: 10, frontends: 20, backends: 20, ringSlots: 1_000 };
+import { backend, changes, frontend, Maps, service } from './plan-maps.ts';
 
 /** Whether sockets are looked at when the first state becomes the second: as real plans would have it. */
 function looksAfter(from: readonly DesiredService[], to: readonly DesiredService[]): boolean {
-  const maps = new Maps(CAPACITY);
+  const maps = new Maps();
   const planner = new Planner(maps.snapshot());
-  for (const write of planner.planAll(from).writes) maps.execute(write);
+  for (const write of planner.planAll(changes(from)).writes) maps.execute(write);
   const isUdp = (id: number): boolean => maps.services.get(id)?.protocol === 'UDP';
-  const writes = planner.planAll(to).writes;
+  const writes = planner.planAll(changes(to)).writes;
   for (const write of writes) maps.execute(write);
   return writes.some((write) => loosens(write, isUdp));
 }
