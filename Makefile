@@ -1,7 +1,7 @@
 # Everything starts here: `make` prints what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build demo test test-unit test-kernel test-cluster test-differential bench lint format clean FORCE
+.PHONY: help setup build demo test test-unit test-kernel test-cluster test-differential test-oracle bench lint format clean FORCE
 
 PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 NODE := node_modules/node/bin/node
@@ -34,6 +34,9 @@ test-cluster: build ## tests against a real Kubernetes API server
 
 test-differential: build ## the same histories to kube-proxy and Maglane [HISTORIES=200] [SEED=1]
 	@REQUIRE_CLUSTER=1 $(NODE) tools/test.ts differential
+
+test-oracle: build ## packets made by chance against the oracle [PACKETS=1000000] [SEED=S]
+	@tools/oracle $(or $(PACKETS),1000000) $(SEED)
 
 bench: build ## beside the real kube-proxy, interleaved; writes docs/benchmarks.md [QUICK=1] [BENCH=cell]
 	@tools/setup --bench

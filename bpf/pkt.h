@@ -33,7 +33,7 @@ struct packet {
 	__u32 ifindex; /* the device where it was met */
 	__u16 l3;      /* offset of the IP header in the frame */
 	__u16 l4;      /* offset of what follows the IP headers, less than OFFSETS */
-	__u16 l3_len;  /* as the IP header says; 0: larger than it can say */
+	__u32 l3_len;  /* as the IP header says; 0: larger than it can say */
 	__u8 hook;     /* enum hook */
 	__u8 v4;
 	__u8 ttl;      /* or hop limit */

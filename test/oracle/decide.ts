@@ -1,0 +1,199 @@
+/** The decision on one packet, from what the documentation promises: what comes out, why, and what is remembered. */
+import type { Flow, Frontend, Tuple } from '../../agent/dataplane/generated/abi.ts';
+import { BackendFlag, FlowFlag, FrontendFlag, NodeFlag } from '../../agent/dataplane/generated/abi.ts';
+import type { Address } from '../../agent/model/address.ts';
+import { choose, inMask, isPod } from './choose.ts';
+import type { Choice, Origin } from './choose.ts';
+import type { Conntrack } from './conntrack.ts';
+import { ACK, has, isClosing, isSnatPort, reversed, RST, SYN } from './conntrack.ts';
+import { TCP, UDP } from './frames.ts';
+import type { Hook } from './kernel.ts';
+import type { Parsed, Unparsed } from './parse.ts';
+import type { DeviceName, World } from './world.ts';
+import { frontendText, PLACES } from './world.ts';
+
+export interface Expected {
+  /**
+   * pass: goes on untouched. rewrite: goes on as `to`. send: leaves as `to`, one hop further. inject: comes in anew as `to`.
+   * reject: ICMP goes back.
+   */
+  readonly action: 'pass' | 'rewrite' | 'send' | 'inject' | 'reject' | 'drop';
+  /** enum reason. */
+  readonly reason: string;
+  readonly to?: Tuple;
+}
+
+export interface Seen {
+  readonly hook: Hook;
+  readonly device: DeviceName;
+  readonly packet: Parsed | Unparsed;
+  /** This node made it: it came in by no device. */
+  readonly isOwn: boolean;
+}
+
+/** A packet with a tuple, and all that its fate depends on. */
+interface Case extends Seen {
+  readonly packet: Parsed;
+  readonly world: World;
+  readonly conntrack: Conntrack;
+  readonly remember: (service: number, client: Address, backend: number) => void;
+}
+
+const MTU = 1_500;
+/** Longer headers are not quoted, and their packets not answered. */
+const QUOTE_MAX = 128;
+const REMOTE_REPLY = FlowFlag.REPLY | FlowFlag.FORWARD;
+
+const pass = (reason: string): Expected => ({ action: 'pass', reason });
+const drop = (reason: string): Expected => ({ action: 'drop', reason });
+const isPorted = ({ tuple }: Parsed): boolean => tuple.proto === TCP || tuple.proto === UDP;
+const placesOf = ({ packet }: Case) => PLACES[packet.v4 ? 4 : 6];
+
+/** XDP cannot make an ICMP packet: it leaves that to tc, which cannot do it behind a tag within the frame. */
+function reject({ hook, packet }: Case, reason: string): Expected {
+  if (hook === 'xdp') return pass('TO_TC');
+  const quote = packet.l4 - packet.l3 + (packet.tuple.proto === TCP ? 20 : 8);
+  return packet.tagged || packet.isError || quote > QUOTE_MAX ? drop('DROP_WRITE') : { action: 'reject', reason };
+}
+
+/** One packet against one world. Changes of flows are in `conntrack`, those of affinity are made by `remember`. */
+export function decide(world: World, conntrack: Conntrack, seen: Seen, remember: Case['remember']): Expected {
+  const { packet, hook } = seen;
+  if (packet === 'not ip') return pass('NOT_IP');
+  if (packet === 'broken') return pass('UNPARSED');
+  if (packet === 'fragment') return pass('FRAGMENT');
+  if (packet === 'elsewhere') return pass('FOREIGN');
+  if (hook === 'xdp' && !isPorted(packet)) return pass('TO_TC');
+  const one: Case = { ...seen, packet, world, conntrack, remember };
+  if (hook === 'podEgress') return answer(one) ?? pass('FOREIGN');
+  if (hook === 'egress') return answer(one) ?? (seen.isOwn ? (misledReset(one) ?? serve(one)) : pass('FOREIGN'));
+  return serve(one);
+}
+
+/** The answers of backends that saw the client as it is get their frontend's address back on the way out. */
+function answer({ conntrack, packet: { tuple, flags } }: Case): Expected | undefined {
+  const flow = conntrack.find(tuple);
+  if (flow === undefined || (flow.flags & REMOTE_REPLY) !== FlowFlag.REPLY) return undefined;
+  conntrack.keep(tuple, flow, flags);
+  return { action: 'rewrite', reason: 'REPLY_LOCAL', to: flow.to };
+}
+
+/** This node's own RST to the answer of a flow that is forgotten would end what the client's next packet brings back. */
+function misledReset({ conntrack, packet: { tuple, flags } }: Case): Expected | undefined {
+  const isMisled = (flags & (RST | ACK)) === RST && isSnatPort(tuple.sport) && conntrack.find(reversed(tuple)) === undefined;
+  return isMisled ? drop('DROP_NO_FLOW') : undefined;
+}
+
+function serve(one: Case): Expected {
+  const { world, conntrack, packet } = one;
+  const { tuple, flags } = packet;
+  const found = conntrack.find(tuple);
+  const flow = found === undefined || (found.flags & REMOTE_REPLY) === FlowFlag.REPLY ? undefined : found;
+  if (flow !== undefined && isBound(packet, flow) && conntrack.keep(tuple, flow, flags)) return follow(one, flow);
+  const frontend = world.frontends.get(frontendText({ addr: tuple.daddr, port: tuple.dport, proto: tuple.proto }))?.value;
+  if (frontend === undefined || has4(frontend, FrontendFlag.HOST_ONLY)) return refuseOrPass(one);
+  const isKept = flow !== undefined && stillServes(world, flow, frontend.service) && !isClosing(flow, conntrack.otherHalf(flow));
+  if (isKept && conntrack.keep(tuple, flow, flags)) return follow(one, flow);
+  return begin(one, frontend);
+}
+
+const has4 = (frontend: Frontend, flag: number): boolean => (frontend.flags & flag) !== 0;
+
+/** An answer, or a connection: it stays with its flow whatever has become of the Service. A datagram or a SYN is free. */
+function isBound({ tuple, flags }: Parsed, flow: Flow): boolean {
+  return has(flow, FlowFlag.REPLY) || (tuple.proto === TCP && (flags & (SYN | ACK)) !== SYN);
+}
+
+function stillServes(world: World, flow: Flow, service: number): boolean {
+  const backend = world.backends.get(flow.backend);
+  if (backend === undefined || backend.service !== service || (backend.flags & BackendFlag.SERVING) === 0) return false;
+  return backend.addr === flow.to.daddr && backend.port === flow.to.dport;
+}
+
+/** An address that is ours as a whole is refused where it is no frontend's, unless an interface of the node holds it. */
+function refuseOrPass(one: Case): Expected {
+  const { world, packet } = one;
+  const { daddr } = packet.tuple;
+  const { serviceCidrs, serviceCidrCount, flags } = world.node;
+  const isInside = serviceCidrs.slice(0, serviceCidrCount).some((cidr) => inMask(daddr, cidr));
+  if (!isInside && (flags & NodeFlag.OWNS_BEYOND) === 0) return pass('FOREIGN');
+  const whole = world.frontends.get(frontendText({ addr: daddr, port: 0, proto: 0 }))?.value;
+  if (whole === undefined ? !isInside : !has4(whole, FrontendFlag.OWNED)) return pass('FOREIGN');
+  if (isOwnAddress(one, daddr)) return pass('FOREIGN');
+  return whole === undefined ? drop('DROP_UNALLOCATED') : reject(one, 'REJECT_UNKNOWN_PORT');
+}
+
+const isOwnAddress = (one: Case, address: string): boolean => [placesOf(one).up, placesOf(one).mesh].includes(address as never);
+
+/** kube-proxy's short circuit is for the node, and for pods as far as detectLocalMode can tell them. */
+function originOf({ hook, device, world, packet }: Case): Origin {
+  if (hook === 'egress') return 'node';
+  const detects = packet.v4 ? NodeFlag.DETECTS_V4 : NodeFlag.DETECTS_V6;
+  if (hook === 'podIngress') return (world.node.flags & (detects | NodeFlag.DETECTS_DEVICE)) !== 0 ? 'detected pod' : 'outside';
+  return isPod(world, packet.tuple.saddr, device.startsWith('pod')) ? 'detected pod' : 'outside';
+}
+
+/** A new flow. */
+function begin(one: Case, frontend: Frontend): Expected {
+  const { tuple } = one.packet;
+  const choice = choose(one.world, frontend, tuple, originOf(one));
+  if (choice.why === 'not allowed') return drop('DROP_SOURCE_RANGES');
+  if (choice.why === 'no endpoints') return reject(one, 'REJECT_NO_ENDPOINTS');
+  if (choice.why === 'no local') return drop('DROP_NO_LOCAL');
+  if (choice.why !== 'chosen') return drop('DROP_INCONSISTENT');
+  if (choice.sticky) one.remember(frontend.service, tuple.saddr, choice.id);
+  return enter(one, choice, frontend.service);
+}
+
+/** The way to the backend, and as whom: the client itself where answers come by this node on their own. */
+function enter(one: Case, { id, backend }: Choice & { readonly why: 'chosen' }, service: number): Expected {
+  const { hook, conntrack, packet } = one;
+  const { tuple } = packet;
+  const ids = { service, backend: id };
+  const isLocal = (backend.flags & BackendFlag.LOCAL) !== 0;
+  const reason = isLocal ? 'NEW_LOCAL' : 'NEW_REMOTE';
+  const to = { ...tuple, daddr: backend.addr, dport: backend.port };
+  const isPlain = hook === 'podIngress' ? backend.addr !== tuple.saddr : hook !== 'egress' && isLocal;
+  if (isPlain) {
+    const sport = conntrack.enter(tuple, to, ids, 0, true);
+    return sport === 'full' ? drop('DROP_SNAT_FULL') : { action: 'rewrite', reason, to: { ...to, sport } };
+  }
+  const route = routeOf(one, to.daddr);
+  if (typeof route !== 'string') return route;
+  const from = { ...to, saddr: placesOf(one)[route === 'mesh0' ? 'mesh' : 'up'] as Address };
+  const flags = FlowFlag.FORWARD | (hook === 'egress' ? FlowFlag.NODE : 0);
+  const sport = conntrack.enter(tuple, from, ids, flags, false);
+  return sport === 'full' ? drop('DROP_SNAT_FULL') : { action: 'send', reason, to: { ...from, sport } };
+}
+
+/** A packet of a known flow. */
+function follow(one: Case, flow: Flow): Expected {
+  if (!has(flow, FlowFlag.FORWARD)) return { action: 'rewrite', reason: 'LOCAL', to: flow.to };
+  const reason = has(flow, FlowFlag.REPLY) ? 'REPLY_REMOTE' : 'REMOTE';
+  const isNodes = has(flow, FlowFlag.NODE) && (has(flow, FlowFlag.REPLY) || flow.to.saddr === one.packet.tuple.daddr);
+  if (isNodes) return wayIn(one, reason, flow.to);
+  const route = routeOf(one, flow.to.daddr);
+  return typeof route === 'string' ? { action: 'send', reason, to: flow.to } : route;
+}
+
+/** What is for this node itself comes in by the device that leads to where it says it is from, or rp_filter drops it. */
+function wayIn(one: Case, reason: string, to: Tuple): Expected {
+  if (one.hook === 'xdp') return pass('TO_TC');
+  const isReachable = leadsOut(one, to.saddr) && to.saddr !== placesOf(one).silent;
+  return isReachable ? { action: 'inject', reason, to } : drop('DROP_NO_ROUTE');
+}
+
+const leadsOut = (one: Case, address: string): boolean => address !== placesOf(one).blackhole && !isOwnAddress(one, address);
+
+/** Which way out, as kernel.ts has wired it; otherwise what becomes of the packet. XDP leaves to tc what it cannot send. */
+function routeOf(one: Case, daddr: string): DeviceName | Expected {
+  const { hook, packet } = one;
+  const place = placesOf(one);
+  if (packet.ttl <= 1) return drop('DROP_TTL');
+  if (!leadsOut(one, daddr)) return hook === 'xdp' ? pass('TO_TC') : drop('DROP_NO_ROUTE');
+  const pod = (place.pods as readonly string[]).indexOf(daddr);
+  const isFar = (place.otherPods as readonly string[]).includes(daddr) || daddr === place.silent;
+  const isTooLong = packet.said > MTU;
+  if (hook === 'xdp' && (packet.tagged || isTooLong || daddr === place.silent || pod >= 0)) return pass('TO_TC');
+  return pod >= 0 ? (`pod${pod}` as DeviceName) : isFar ? 'mesh0' : 'up0';
+}

@@ -1,0 +1,124 @@
+/**
+ * What a frame is, by the RFCs and by what Maglane says it follows: up to two VLAN tags, IPv4 with options, IPv6
+ * with up to six extension headers.
+ */
+import type { Tuple } from '../../agent/dataplane/generated/abi.ts';
+import { read16, readIp } from './bytes.ts';
+import { ICMP4, ICMP6, TCP, UDP } from './frames.ts';
+
+const VLANS = 2;
+const EXTENSIONS = 6;
+
+export interface Parsed {
+  readonly tuple: Tuple;
+  readonly v4: boolean;
+  readonly l3: number;
+  /** Where TCP, UDP or whatever it is begins. */
+  readonly l4: number;
+  /** Bytes from the IP header on, as that says; 0: more than it can say. */
+  readonly said: number;
+  readonly ttl: number;
+  readonly tagged: boolean;
+  /** TCP's, else 0. */
+  readonly flags: number;
+  /** An error of ICMP or ICMPv6: nobody answers that with another (RFC 1122, 3.2.2; RFC 4443, 2.4). */
+  readonly isError: boolean;
+}
+
+export type Unparsed = 'not ip' | 'broken' | 'elsewhere' | 'fragment';
+
+/** Reads bytes as far as they are there. */
+class Reader {
+  readonly frame: Uint8Array;
+  at = 0;
+
+  constructor(frame: Uint8Array) {
+    this.frame = frame;
+  }
+
+  /** Whether the next `size` bytes are there; steps over them if so. */
+  take(size: number): boolean {
+    if (this.at + size > this.frame.length) return false;
+    this.at += size;
+    return true;
+  }
+}
+
+export function parse(frame: Uint8Array): Parsed | Unparsed {
+  const reader = new Reader(frame);
+  if (!reader.take(14)) return 'broken';
+  let type = read16(frame, 12);
+  let tags = 0;
+  while (tags < VLANS && (type === 0x8100 || type === 0x88a8)) {
+    if (!reader.take(4)) return 'broken';
+    type = read16(frame, reader.at - 2);
+    tags++;
+  }
+  if (type === 0x0800) return parse4(reader, tags > 0);
+  if (type === 0x86dd) return parse6(reader, tags > 0);
+  return 'not ip';
+}
+
+function parse4(reader: Reader, tagged: boolean): Parsed | Unparsed {
+  const { frame, at: l3 } = reader;
+  if (!reader.take(20)) return 'broken';
+  const first = frame[l3] ?? 0;
+  const length = (first & 15) * 4;
+  if (first >> 4 !== 4 || length < 20) return 'broken';
+  if ((read16(frame, l3 + 6) & 0x3fff) !== 0) return 'fragment';
+  if (!reader.take(length - 20)) return 'broken';
+  const base = { saddr: readIp(frame, l3 + 12, 4), daddr: readIp(frame, l3 + 16, 4), proto: frame[l3 + 9] ?? 0 };
+  return transport(reader, { base, v4: true, l3, ttl: frame[l3 + 8] ?? 0, tagged }, read16(frame, l3 + 2));
+}
+
+function parse6(reader: Reader, tagged: boolean): Parsed | Unparsed {
+  const { frame, at: l3 } = reader;
+  if (!reader.take(40) || (frame[l3] ?? 0) >> 4 !== 6) return 'broken';
+  let next = frame[l3 + 6] ?? 0;
+  for (let i = 0; i < EXTENSIONS && [0, 43, 44, 60].includes(next); i++) {
+    const at = reader.at;
+    if (!reader.take(8)) return 'broken';
+    if (next === 44) {
+      if ((read16(frame, at + 2) & 0xfff9) !== 0) return 'fragment';
+    } else {
+      if (next === 43 && frame[at + 3] !== 0) return 'elsewhere';
+      if (!reader.take((frame[at + 1] ?? 0) * 8)) return 'broken';
+    }
+    next = frame[at] ?? 0;
+  }
+  const base = { saddr: readIp(frame, l3 + 8, 16), daddr: readIp(frame, l3 + 24, 16), proto: next };
+  const payload = read16(frame, l3 + 4);
+  return transport(reader, { base, v4: false, l3, ttl: frame[l3 + 7] ?? 0, tagged }, payload === 0 ? 0 : payload + 40);
+}
+
+interface Network {
+  readonly base: Pick<Tuple, 'saddr' | 'daddr' | 'proto'>;
+  readonly v4: boolean;
+  readonly l3: number;
+  readonly ttl: number;
+  readonly tagged: boolean;
+}
+
+/** How much of a protocol's header must be there. */
+const HEADS: Readonly<Record<number, number>> = { [TCP]: 20, [UDP]: 8 };
+/** Extension headers that are too many, or that IPv4 does not have. */
+const NOT_UPPER = new Set([0, 43, 44, 60]);
+
+/** @param said the length of the packet from its IP header on, as that says; 0: more than it can say. */
+function transport(reader: Reader, { base, ...network }: Network, said: number): Parsed | Unparsed {
+  const { frame, at: l4 } = reader;
+  const ported = [TCP, UDP].includes(base.proto);
+  if (NOT_UPPER.has(base.proto)) return 'elsewhere';
+  let isError = false;
+  if (base.proto === (network.v4 ? ICMP4 : ICMP6)) {
+    if (!reader.take(8)) return 'broken';
+    const type = frame[l4] ?? 0;
+    // Router and neighbour discovery are the link's own business.
+    if (!network.v4 && type >= 133 && type <= 137) return 'elsewhere';
+    isError = network.v4 ? [3, 4, 5, 11, 12].includes(type) : type < 128;
+  }
+  if (!reader.take(HEADS[base.proto] ?? 0)) return 'broken';
+  if (ported && said !== 0 && reader.at > network.l3 + said) return 'broken';
+  const tuple = { ...base, sport: ported ? read16(frame, l4) : 0, dport: ported ? read16(frame, l4 + 2) : 0 };
+  return { ...network, said, tuple, l4, flags: base.proto === TCP ? (frame[l4 + 13] ?? 0) : 0, isError };
+}

@@ -1,0 +1,170 @@
+/** One world, and packets through it one after the other: what chance sends, what should come of it, what does. */
+import type { Flow, Tuple } from '../../agent/dataplane/generated/abi.ts';
+import { Conntrack } from './conntrack.ts';
+import { decide } from './decide.ts';
+import type { Expected, Seen } from './decide.ts';
+import { ICMP4, ICMP6, randomFrame, SCTP, TCP, UDP } from './frames.ts';
+import type { Hook, Kernel, Run } from './kernel.ts';
+import { parse } from './parse.ts';
+import type { Random } from './random.ts';
+import { differsFromReject } from './rejected.ts';
+import { differs, rewritten, withoutTags } from './rewrite.ts';
+import type { DeviceName, Family, World } from './world.ts';
+import { CLIENT_PORTS, FAMILIES, PLACES, randomWorld, SERVICE_PORTS, textOf } from './world.ts';
+
+/** Return values that mean an action: XDP_* and TC_ACT_*. */
+const ACTIONS = {
+  xdp: { pass: [2], rewrite: [2], send: [3, 4], inject: [], drop: [1], reject: [2] },
+  tc: { pass: [0xffffffff], rewrite: [0xffffffff], send: [7], inject: [7], drop: [2], reject: [7] },
+} as const;
+
+/** The kernel's coarse clock lags by up to a tick: just after a second has begun it may still tell the one before. */
+const LAG_NS = 12_000_000n;
+
+/** The second that both clocks agree on; undefined: they may not. */
+function second(): number | undefined {
+  const now = process.hrtime.bigint();
+  return now % 1_000_000_000n < LAG_NS ? undefined : Number(now / 1_000_000_000n);
+}
+
+function settledSecond(): number {
+  for (;;) {
+    const now = second();
+    if (now !== undefined) return now;
+  }
+}
+
+export class Session {
+  readonly #kernel: Kernel;
+  readonly #random: Random;
+  readonly #world: World;
+
+  constructor(kernel: Kernel, random: Random) {
+    this.#kernel = kernel;
+    this.#random = random;
+    this.#world = randomWorld(random);
+    kernel.load(this.#world);
+  }
+
+  /** One packet. @returns the reason it was counted under. @throws Error telling all of it, when the two disagree. */
+  step(): string {
+    if (this.#random.once(50)) this.#meddle();
+    const hook = this.#random.pick(['xdp', 'ingress', 'ingress', 'egress', 'podIngress', 'podEgress'] as const);
+    const device = this.#random.pick(hook.startsWith('pod') ? (['pod0', 'pod1'] as const) : (['up0', 'up0', 'mesh0'] as const));
+    const frame = this.#frame();
+    const packet = parse(frame);
+    const isOwn = hook === 'egress' && typeof packet !== 'string' && isNodes(packet.tuple.saddr);
+    const seen = { hook, device, packet, isOwn };
+    const now = settledSecond();
+    const conntrack = new Conntrack(this.#world.flows, now);
+    const remembered: [string, { backend: number; used: number }][] = [];
+    const expected = decide(this.#world, conntrack, seen, (service, client, backend) => remembered.push([`${service} ${client}`, { backend, used: now }]));
+    const run = this.#kernel.run(seen, frame, expected.reason);
+    if (second() !== now) {
+      // The second changed under way: what the kernel noted may bear either. It is right by definition.
+      this.#adopt();
+      return run.reason;
+    }
+    const why = this.#compare(seen, frame, expected, run) ?? this.#compareFlows(conntrack.changed);
+    if (why !== undefined) throw new Error(this.#story(seen, frame, expected, run, why));
+    conntrack.commit();
+    for (const [key, entry] of remembered) this.#world.affinity.set(key, entry);
+    return run.reason;
+  }
+
+  /** Every flow that there is, also those that no packet should have touched. @throws Error at the first difference. */
+  compareAll(): void {
+    const stray = this.#kernel.settle();
+    if (stray !== '') throw new Error(`in the end more was counted than packets were sent: ${stray}`);
+    const held = this.#kernel.flows();
+    for (const [text, { flow }] of this.#world.flows) {
+      const why = differsFlow(held.get(text)?.flow, flow);
+      if (why !== undefined) throw new Error(`in the end the flow ${text} is not what it should be: ${why}`);
+    }
+    for (const text of held.keys()) if (!this.#world.flows.has(text)) throw new Error(`in the end there is a flow that should not be: ${text}`);
+  }
+
+  #frame(): Uint8Array {
+    const random = this.#random;
+    const flows = [...this.#world.flows.values()];
+    if (flows.length > 0 && random.once(2)) {
+      const { key, flow } = random.pick(flows);
+      const tuple = random.pick([key, key, { ...flow.to, saddr: flow.to.daddr, daddr: flow.to.saddr, sport: flow.to.dport, dport: flow.to.sport }]);
+      return randomFrame(random, tuple, tuple.proto);
+    }
+    const family: Family = random.pick(FAMILIES);
+    const { up, mesh, outside, pods, otherPods, services, balancers } = PLACES[family];
+    const saddr = random.pick([...outside, ...outside, ...outside, ...pods, ...otherPods, up]);
+    const daddr = random.pick([...services, ...services, ...balancers, ...balancers, up, up, mesh, ...pods, ...outside]);
+    const isNode = daddr === up || daddr === mesh;
+    const dport = isNode ? 30_000 + random.below(4) : random.pick([...SERVICE_PORTS, 9]);
+    const proto = random.pick([TCP, TCP, TCP, UDP, UDP, SCTP, family === 4 ? ICMP4 : ICMP6, random.below(256)]);
+    return randomFrame(random, { saddr, daddr, sport: random.pick(CLIENT_PORTS), dport }, proto);
+  }
+
+  /** What time and eviction do: a flow is lost by half, or looks as if nothing had happened on it for long. */
+  #meddle(): void {
+    const flows = [...this.#world.flows.entries()];
+    if (flows.length === 0) return;
+    const [text, { key, flow }] = this.#random.pick(flows);
+    if (this.#random.once(2)) {
+      this.#world.flows.delete(text);
+      this.#kernel.deleteFlow(key);
+    } else {
+      const older: Flow = { ...flow, seen: Math.max(0, flow.seen - this.#random.pick([1, 10, 100, 1_000])) };
+      this.#world.flows.set(text, { key, flow: older });
+      this.#kernel.setFlow(key, older);
+    }
+  }
+
+  #adopt(): void {
+    this.#world.flows.clear();
+    for (const [text, entry] of this.#kernel.flows()) this.#world.flows.set(text, entry);
+  }
+
+  #compare({ hook, packet }: Seen, frame: Uint8Array, expected: Expected, run: Run): string | undefined {
+    if (run.reason !== expected.reason) return `it is counted as ${run.reason}`;
+    const actions = ACTIONS[hook === 'xdp' ? 'xdp' : 'tc'][expected.action] as readonly number[];
+    if (!actions.includes(run.retval)) return `the program returns ${run.retval}`;
+    if (expected.action === 'drop') return undefined;
+    if (expected.action === 'reject') return typeof packet === 'string' ? undefined : differsFromReject(run.data, frame, packet);
+    if (expected.to === undefined || typeof packet === 'string') return Buffer.compare(run.data, frame) === 0 ? undefined : 'a byte of it changed';
+    if (expected.action === 'rewrite') return differs(run.data, rewritten(frame, packet, expected.to, 0), frame, packet);
+    const sent = hook === 'xdp' ? { frame, packet } : withoutTags(frame, packet);
+    const wanted = rewritten(sent.frame, sent.packet, expected.to, expected.action === 'send' ? 1 : 0);
+    // XDP writes the link layer itself; at tc the kernel does, unless the packet comes in anew.
+    if (hook === 'xdp') wanted.set(run.data.subarray(0, 12), 0);
+    return differs(run.data, wanted, sent.frame, sent.packet);
+  }
+
+  #compareFlows(changed: ReadonlyMap<string, { readonly key: Tuple; readonly flow: Flow }>): string | undefined {
+    for (const [text, { key, flow }] of changed) {
+      const why = differsFlow(this.#kernel.flow(key), flow);
+      if (why !== undefined) return `the flow ${text}: ${why}`;
+    }
+    return undefined;
+  }
+
+  #story({ hook, device, packet }: Seen, frame: Uint8Array, expected: Expected, run: Run, why: string): string {
+    const flow = typeof packet === 'string' ? undefined : this.#world.flows.get(textOf(packet.tuple))?.flow;
+    const lines = [
+      `${why}`,
+      `hook ${hook} on ${device}: ${Buffer.from(frame).toString('hex')}`,
+      `is      ${JSON.stringify(packet)}`,
+      `flow    ${JSON.stringify(flow)}`,
+      `wanted  ${JSON.stringify(expected)}`,
+      `got     ${run.reason}, ${run.retval}: ${Buffer.from(run.data).toString('hex')}`,
+    ];
+    return lines.join('\n  ');
+  }
+}
+
+const isNodes = (address: string): boolean => FAMILIES.some((family) => [PLACES[family].up, PLACES[family].mesh].includes(address as never));
+
+function differsFlow(got: Flow | undefined, wanted: Flow): string | undefined {
+  if (got === undefined) return 'is not there';
+  const [a, b] = [got, wanted].map((flow) => JSON.stringify({ ...flow, to: textOf(flow.to) }, Object.keys({ ...wanted }).sort()));
+  return a === b ? undefined : `${a}, not ${b}`;
+}
+
+export type { DeviceName, Hook };
