@@ -21,6 +21,7 @@ import type { Source } from '../source/source.ts';
 import { watchConfig } from './config-watch.ts';
 import { Controller } from './controller.ts';
 import { DeviceFollower } from './devices.ts';
+import type { Events } from './events.ts';
 import { HealthChecks } from './health-checks.ts';
 import { Health } from './health.ts';
 import { watchForKubeProxy } from './kube-proxy.ts';
@@ -85,6 +86,8 @@ class Agent {
   readonly #node: ThisNode;
   readonly #problems: Problems;
   #follower: DeviceFollower | undefined;
+  /** undefined where the source has no API. */
+  #events: Events | undefined;
   readonly #failed = Promise.withResolvers<never>();
 
   constructor(resolved: Resolved, log: Log, metrics: Metrics, source: Source, dataplane: Dataplane) {
@@ -99,7 +102,7 @@ class Agent {
     this.#model = new Model(this.#node.facts);
     const observed = agentMetrics(this.#metrics, this.#model, dataplane, () => this.#controller.usage);
     this.#proxyMetrics = new ProxyMetrics(metrics, this.#started);
-    this.#problems = new Problems(log, metrics);
+    this.#problems = new Problems(log, metrics, (problem) => this.#events?.problem(problem));
     this.#healthChecks = new HealthChecks({ problems: this.#problems, healthy: () => this.#health.healthy });
     this.#cutter = dataplane.cutter(log, (sockets) => observed.cuts.add({}, sockets));
     this.#controller = new Controller({
@@ -139,6 +142,7 @@ class Agent {
       watchForKubeProxy(this.#log, this.#metrics, stop.signal);
       if (healthzBindAddress !== undefined) await serve('--healthz-bind-address', healthzBindAddress, this.#healthPages(), stop.signal);
       if (metricsBindAddress !== undefined) await serve('--metrics-bind-address', metricsBindAddress, this.#metricsPages(), stop.signal);
+      await this.#startEvents(stop.signal);
       await Promise.race([Promise.all([this.#source.run(this.#controller, stop.signal), this.#start(stop.signal)]), this.#failed.promise]);
     } finally {
       stop.abort();
@@ -146,6 +150,16 @@ class Agent {
       this.#healthChecks.close();
       await this.#cutter.stop();
     }
+  }
+
+  async #startEvents(signal: AbortSignal): Promise<void> {
+    const { writer } = this.#source;
+    if (writer === undefined) return;
+    const { Events } = await import('./events.ts');
+    const uidOf = (service: string): string => this.#model.uidOf(service);
+    this.#events = new Events({ writer, nodeName: this.#options.nodeName, uidOf, log: this.#log, metrics: this.#metrics });
+    this.#events.started(version().version);
+    void this.#events.run(signal);
   }
 
   #healthPages(): Routes {

@@ -11,9 +11,12 @@ export class Problems {
   readonly #log: Log;
   readonly #standing = new Map<string, readonly Problem[]>();
   readonly #refused: Counter;
+  readonly #tell: (problem: Problem) => void;
 
-  constructor(log: Log, metrics: Metrics) {
+  /** @param tell called with each problem that appears, besides the log. */
+  constructor(log: Log, metrics: Metrics, tell: (problem: Problem) => void = () => undefined) {
     this.#log = log;
+    this.#tell = tell;
     this.#refused = metrics.counter('maglane_refused_total', 'Items refused because they were wrong, by reason.');
     metrics.gauge('maglane_problems', 'Items that are refused now, by reason.', () => this.#byReason());
   }
@@ -29,6 +32,7 @@ export class Problems {
       if (known.has(line)) continue;
       this.#refused.add({ reason: problem.reason });
       this.#log.warn(line);
+      this.#tell(problem);
     }
   }
 

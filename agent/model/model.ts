@@ -161,6 +161,11 @@ export class Model {
     return { services: this.#services, slices: this.#slices.size, endpoints: this.#endpoints };
   }
 
+  /** The uid of a Service, by "namespace/name"; "" when it is not known. */
+  uidOf(service: string): string {
+    return this.#entries.get(service)?.service?.uid ?? '';
+  }
+
   #entry(key: string): Entry {
     let entry = this.#entries.get(key);
     if (entry === undefined) {

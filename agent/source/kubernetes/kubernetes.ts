@@ -1,6 +1,6 @@
 /** Services, EndpointSlices, ServiceCIDRs and this node's Node from the API server of a cluster. */
 import type { Log } from '../../observe/log.ts';
-import type { Source, SourceSink } from '../source.ts';
+import type { ObjectWriter, Source, SourceSink } from '../source.ts';
 import type { Access } from './access.ts';
 import { inClusterAccess } from './access.ts';
 import type { ClientOptions } from './client.ts';
@@ -39,6 +39,16 @@ export interface KubernetesSourceOptions {
 export class KubernetesSource implements Source {
   readonly #options: KubernetesSourceOptions;
   #name: string;
+  /** Resolves once `run` has one. */
+  readonly #client = Promise.withResolvers<Client>();
+  /** Shares the connection of the watches, and waits for it. */
+  readonly writer: ObjectWriter = {
+    create: async (path, object, signal) => {
+      const client = await this.#client.promise;
+      const headers = { 'content-type': 'application/json', accept: 'application/json' };
+      return (await client.request({ method: 'POST', path, headers, body: Buffer.from(JSON.stringify(object)), signal })).status;
+    },
+  };
 
   constructor(options: KubernetesSourceOptions) {
     this.#options = options;
@@ -59,6 +69,7 @@ export class KubernetesSource implements Source {
     const access = kubeconfig ? await kubeconfigAccess(kubeconfig) : inClusterAccess();
     this.#name = `kubernetes ${access.server.href.replace(/\/$/, '')}`;
     const client = new Client(access, clientOptions);
+    this.#client.resolve(client);
     const kinds = watchedKinds(nodeName);
     const events = this.#events(access, sink, new Set(kinds.map((kind) => kind.kind)));
     const failed = new AbortController();
