@@ -16,6 +16,8 @@ export interface ServiceInit {
   readonly ips: readonly string[];
   /** Addresses of pods of the lab, both families mixed. */
   readonly endpoints?: readonly string[];
+  /** Those of the endpoints that terminate, and serve still. */
+  readonly leaving?: readonly string[];
   readonly tcp?: number;
   readonly udp?: number;
   /** Where the endpoints serve UDP. @default UDP */
@@ -30,7 +32,7 @@ export interface ServiceInit {
 
 /** A Service and its EndpointSlices, as a cluster's API would show them. */
 export function service(name: string, init: ServiceInit): object[] {
-  const { ips, endpoints = [], tcp, udp, udpTarget = UDP, nodePort, spec, ingress = [], algorithm } = init;
+  const { ips, endpoints = [], leaving = [], tcp, udp, udpTarget = UDP, nodePort, spec, ingress = [], algorithm } = init;
   const offered = [
     { protocol: 'TCP', port: tcp, target: TCP },
     { protocol: 'UDP', port: udp, target: udpTarget },
@@ -53,10 +55,12 @@ export function service(name: string, init: ServiceInit): object[] {
       ports: offered.map(({ protocol, target }) => ({ name: protocol.toLowerCase(), protocol, port: target })),
       endpoints: endpoints
         .filter((address) => address.includes(':') === (addressType === 'IPv6'))
-        .map((address) => ({ addresses: [address], nodeName: nodeOf(address) })),
+        .map((address) => ({ addresses: [address], nodeName: nodeOf(address), ...(leaving.includes(address) ? { conditions: LEAVING } : {}) })),
     })),
   ];
 }
+
+const LEAVING = { ready: false, serving: true, terminating: true };
 
 /** The lab's pods are 10.244.<node>.x and fd00:244:<node>::x. */
 const nodeOf = (address: string): string => (/^(10\.244\.1\.|fd00:244:1:)/.test(address) ? 'node-a' : 'node-b');

@@ -142,6 +142,25 @@ test("other Services' sockets, and those that dialled a pod directly, are not di
   for (const socket of steady) expect(await socket.error(0)).toBe('');
 });
 
+test.each(VIPS)('an endpoint that terminates keeps its sockets as long as it serves, and gets no new ones: %s', async (vip) => {
+  const ips = ['10.96.0.20', 'fd00:96::20'];
+  await given('dns', ['b1']);
+  await given('other', ['b1'], { ips });
+  const clients = [cluster.pod('a1'), cluster.nodeA];
+  const sockets = await Promise.all(clients.map((client) => held(client, vip)));
+  const sentinel = await held(cluster.pod('a1'), ips[0]!);
+  await apply('dns', ['b1', 'b2'], { leaving: to('b1') });
+  for (const client of clients)
+    for (const connected of [true, false])
+      expect(new Set((await client.send(vip, PORT, { count: 10, connected })).map(({ server }) => server))).toEqual(new Set(['b2']));
+  // Once a socket of another Service is told, everything before has been looked at.
+  await apply('other', ['b2'], { ips });
+  expect(await sentinel.error()).toBe('ECONNABORTED');
+  for (const socket of sockets) expect(await socket.ask()).toMatchObject({ server: 'b1', replyFrom: endpoint(vip) });
+  await apply('dns', ['b2']);
+  for (const socket of sockets) await expectMoved(socket, vip, 'b2');
+});
+
 test('what an agent has missed while it was away, it makes up for when it starts', async () => {
   await given('dns', ['b1']);
   const [kept, lost] = ['10.96.0.20', VIPS[0]];
