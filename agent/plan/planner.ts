@@ -13,35 +13,21 @@ import type { Shortage } from './capacity.ts';
 import { shortageProblem } from './capacity.ts';
 import type { Plan, Retired } from './draft.ts';
 import { Draft } from './draft.ts';
-import type { Capacity, Held, HeldBackend, HeldFrontend, HeldService, SetRegion } from './held.ts';
+import type { Entry } from './entry.ts';
+import type { Capacity, Held, HeldFrontend, HeldService } from './held.ts';
 import { IdAllocator } from './ids.ts';
-import { buildTable } from './maglev.ts';
-import { endpointOf, frontendKey, isSameBackend, isSameFrontend, isSameService, onlyHeld, recordOf, regionOf, SETS, tableOf } from './records.ts';
-import type { SetName } from './records.ts';
 import { NodeRecord } from './node.ts';
 import { SourceRanges } from './ranges.ts';
-import { RingAllocator } from './ring.ts';
+import { endpointOf, frontendKey, isSameFrontend, isSameService, onlyHeld, recordOf, SETS, tableOf } from './records.ts';
+import type { SetName } from './records.ts';
+import type { Placement } from './sets.ts';
+import { NOWHERE, Sets } from './sets.ts';
+import { Slots } from './slots.ts';
 
 export type { Plan, Retired } from './draft.ts';
 
 /** What the model says is different. */
 export type Changes = Pick<Delta, 'services' | 'addresses' | 'node'>;
-
-/** One service as the maps hold it. */
-interface Entry {
-  service: HeldService;
-  /** Keys of the frontends that point at it. */
-  readonly frontends: Set<string>;
-  /** Its slots by "address:port", retired ones included until they are reclaimed. */
-  readonly backends: Map<string, HeldBackend>;
-  readonly members: Record<SetName, Uint32Array>;
-}
-
-/** Where a set will lie; `ids` undefined: where it lies already. */
-interface Placement {
-  readonly region: SetRegion;
-  readonly ids: readonly string[] | undefined;
-}
 
 /** Entries in use, retired ones included until they are reclaimed; `refused`: services with a capacity problem. */
 export interface Usage {
@@ -56,7 +42,6 @@ export interface Usage {
 
 /** Service ids are keys of a hash: they can rotate through far more numbers than the map has room for. */
 const SERVICE_IDS = 2 ** 31;
-const NOWHERE: SetRegion = { base: 0, count: 0, table: 0 };
 
 export class Planner {
   readonly #capacity: Capacity;
@@ -67,15 +52,13 @@ export class Planner {
   readonly #ranges: SourceRanges;
   readonly #node: NodeRecord;
   readonly #serviceIds: IdAllocator;
-  readonly #backendIds: IdAllocator;
-  readonly #ring: RingAllocator;
-  /** Backends under grace, by id. One that comes back in time leaves this map, and its slot stays. */
-  readonly #retiring = new Map<number, { readonly retired: Retired; readonly entry: Entry | undefined; readonly endpoint: string }>();
+  readonly #slots: Slots;
+  readonly #sets: Sets;
   readonly #refused = new Map<ServiceKey, { readonly desired: DesiredService; readonly problem: Problem }>();
   /** Something was freed since the refused were last tried. */
   #hasRoom = false;
-  /** What an earlier agent retired and did not live to reclaim; told with the first plan. */
-  #leftovers: Draft | undefined = new Draft();
+  /** With what an earlier agent retired and did not live to reclaim. */
+  #firstDraft: Draft | undefined = new Draft();
 
   /** Adopts what the maps hold. The first plan must be a `planAll`. */
   constructor(held: Held) {
@@ -101,25 +84,17 @@ export class Planner {
     this.#addresses = new Addresses(held.addresses);
     this.#ranges = new SourceRanges(held.sourceRanges);
     this.#node = new NodeRecord(held.node);
-    for (const backend of held.backends) this.#adoptBackend(backend, byId.get(backend.service));
-    const regions = held.services.flatMap(({ cluster, local }) => [cluster, local].map(regionOf));
-    this.#ring = new RingAllocator(
-      held.capacity.ringSlots,
-      regions.filter(({ length }) => length > 0),
-    );
+    this.#slots = new Slots(held, (service) => byId.get(service), this.#firstDraft as Draft);
+    this.#sets = new Sets(held);
     this.#serviceIds = new IdAllocator(SERVICE_IDS, [...byId.keys(), ...held.backends.map(({ service }) => service)]);
-    this.#backendIds = new IdAllocator(
-      held.capacity.backends,
-      held.backends.map(({ id }) => id),
-    );
   }
 
   get usage(): Usage {
     return {
       services: this.#services.size,
       frontends: this.#frontends.size + this.#addresses.size,
-      backends: this.#backendIds.used,
-      ringSlots: this.#capacity.ringSlots - this.#ring.free,
+      backends: this.#slots.used,
+      ringSlots: this.#sets.used,
       sourceRanges: this.#ranges.size,
       refused: this.#refused.size,
     };
@@ -147,24 +122,16 @@ export class Planner {
    */
   reclaim(retired: Retired): Plan {
     const draft = this.#begin();
-    for (const id of retired.backends) {
-      const retiring = this.#retiring.get(id);
-      // It has come back meanwhile, and perhaps left again.
-      if (retiring?.retired !== retired) continue;
-      this.#retiring.delete(id);
-      retiring.entry?.backends.delete(retiring.endpoint);
-      this.#backendIds.giveBack(id);
-      draft.backendClears.push(id);
-    }
-    for (const region of retired.regions) this.#ring.giveBack(region);
+    this.#slots.reclaim(retired, draft);
+    this.#sets.reclaim(retired);
     for (const id of retired.services) this.#serviceIds.giveBack(id);
     this.#hasRoom = true;
     return this.#plan(new Map(), new Map(), undefined, draft);
   }
 
   #begin(): Draft {
-    const draft = this.#leftovers ?? new Draft();
-    this.#leftovers = undefined;
+    const draft = this.#firstDraft ?? new Draft();
+    this.#firstDraft = undefined;
     return draft;
   }
 
@@ -206,8 +173,8 @@ export class Planner {
       if (held !== undefined) this.#dropFrontend(kept, held.frontend, draft);
     }
     if (desired !== undefined) return;
-    for (const [endpoint, backend] of entry.backends) this.#retireBackend(entry, endpoint, backend, draft);
-    for (const set of SETS) retireRegion(entry.service[set], draft);
+    for (const [endpoint, backend] of entry.backends) this.#slots.retire(entry, endpoint, backend, draft);
+    for (const set of SETS) this.#sets.retire(entry.service[set], draft);
     this.#ranges.set(entry.service.id, [], draft);
     draft.serviceDeletes.push(entry.service.id);
     draft.retired.services.push(entry.service.id);
@@ -256,32 +223,11 @@ export class Planner {
     const newRanges = ranges.length - this.#ranges.heldOf(entry?.service.id, ranges).length;
     if (newFrontends > this.#frontendRoom) return 'frontends';
     if (newRanges > this.#capacity.sourceRanges - this.#ranges.size - draft.rangeDeletes.length) return 'ranges';
-    if (newBackends > this.#backendIds.free) return 'backends';
-    const cluster = this.#place(desired, 'cluster', entry);
-    if (cluster === undefined) return 'ring';
-    const local = this.#place(desired, 'local', entry);
-    if (local === undefined) {
-      if (cluster.ids !== undefined) this.#giveBack(cluster.region);
-      return 'ring';
-    }
-    this.#write(desired, wanted, { cluster, local }, entry, draft);
-    return [cluster, local].some(({ region }) => region.table !== tableOf(desired, region.count)) ? 'table' : undefined;
-  }
-
-  /** Finds room for a set, without a table if need be. Undefined: there is none. */
-  #place(desired: DesiredService, set: SetName, entry: Entry | undefined): Placement | undefined {
-    const ids = desired[set].map(endpointOf);
-    const count = ids.length;
-    const table = tableOf(desired, count);
-    const held = entry?.service[set];
-    const isSame = held !== undefined && held.count === count && ids.every((endpoint, i) => entry?.backends.get(endpoint)?.id === entry?.members[set][i]);
-    if (isSame && held.table === table) return { region: held, ids: undefined };
-    if (count === 0) return { region: NOWHERE, ids };
-    const base = this.#ring.take(count + table);
-    if (base !== undefined) return { region: { base, count, table }, ids };
-    if (isSame) return { region: held, ids: undefined };
-    const bare = table === 0 ? undefined : this.#ring.take(count);
-    return bare === undefined ? undefined : { region: { base: bare, count, table: 0 }, ids };
+    if (newBackends > this.#slots.free) return 'backends';
+    const sets = this.#sets.place(desired, entry);
+    if (sets === undefined) return 'ring';
+    this.#write(desired, wanted, sets, entry, draft);
+    return SETS.some((set) => sets[set].region.table !== tableOf(desired, sets[set].region.count)) ? 'table' : undefined;
   }
 
   #write(desired: DesiredService, wanted: ReadonlyMap<string, Backend>, sets: Record<SetName, Placement>, known: Entry | undefined, draft: Draft): void {
@@ -289,9 +235,9 @@ export class Planner {
     const members = { cluster: new Set(desired.cluster.map(endpointOf)), local: new Set(desired.local.map(endpointOf)) };
     for (const [endpoint, { address, port, local, terminating }] of wanted) {
       const [inCluster, inLocal] = [members.cluster.has(endpoint), members.local.has(endpoint)];
-      this.#writeBackend(entry, endpoint, { service: entry.service.id, address, port, serving: true, local, terminating, inCluster, inLocal }, draft);
+      this.#slots.write(entry, endpoint, { service: entry.service.id, address, port, serving: true, local, terminating, inCluster, inLocal }, draft);
     }
-    for (const set of SETS) this.#writeSet(entry, set, sets[set], draft);
+    for (const set of SETS) this.#sets.write(entry, set, sets[set], draft);
 
     const service: HeldService = { ...recordOf(desired), id: entry.service.id, cluster: sets.cluster.region, local: sets.local.region };
     if (known === undefined || !isSameService(service, entry.service)) draft.servicePuts.push(service);
@@ -302,7 +248,7 @@ export class Planner {
       const sourceRanges = kind === 'LoadBalancer' && desired.sourceRanges !== undefined;
       this.#writeFrontend(entry, { address, port, protocol: desired.protocol, kind, hostOnly, sourceRanges, service: service.id }, draft);
     }
-    for (const [endpoint, backend] of entry.backends) if (!wanted.has(endpoint)) this.#retireBackend(entry, endpoint, backend, draft);
+    for (const [endpoint, backend] of entry.backends) if (!wanted.has(endpoint)) this.#slots.retire(entry, endpoint, backend, draft);
   }
 
   #addService(desired: DesiredService): Entry {
@@ -310,36 +256,6 @@ export class Planner {
     const entry: Entry = { service, frontends: new Set(), backends: new Map(), members: { cluster: new Uint32Array(), local: new Uint32Array() } };
     this.#services.set(desired.key, entry);
     return entry;
-  }
-
-  #writeBackend(entry: Entry, endpoint: string, wanted: Omit<HeldBackend, 'id'>, draft: Draft): void {
-    const held = entry.backends.get(endpoint);
-    const backend: HeldBackend = { ...wanted, id: held?.id ?? this.#backendIds.take() };
-    entry.backends.set(endpoint, backend);
-    this.#retiring.delete(backend.id);
-    if (held === undefined) {
-      draft.backendPuts.push(backend);
-      return;
-    }
-    // Who is in a set says so for as long as the set stands: a new one before, a former one still.
-    const meanwhile = { ...backend, inCluster: held.inCluster || backend.inCluster, inLocal: held.inLocal || backend.inLocal };
-    if (!isSameBackend(held, meanwhile)) draft.memberFlags.push(meanwhile);
-    if (!isSameBackend(meanwhile, backend)) draft.leaverFlags.push(backend);
-  }
-
-  #writeSet(entry: Entry, set: SetName, { region, ids }: Placement, draft: Draft): void {
-    if (ids === undefined) return;
-    const members = Uint32Array.from(ids, (endpoint) => entry.backends.get(endpoint)?.id ?? 0);
-    retireRegion(entry.service[set], draft);
-    entry.members[set] = members;
-    if (members.length === 0) return;
-    const slots = new Uint32Array(members.length + region.table);
-    slots.set(members);
-    slots.set(
-      buildTable(ids, region.table).map((i) => members[i] ?? 0),
-      members.length,
-    );
-    draft.ringWrites.push({ base: region.base, slots });
   }
 
   #writeFrontend(entry: Entry, frontend: HeldFrontend, draft: Draft): void {
@@ -352,34 +268,4 @@ export class Planner {
     draft.frontendDeletes.delete(key);
     draft.frontendPuts.set(key, frontend);
   }
-
-  /** Marks a slot as not serving; it stays until it is reclaimed. */
-  #retireBackend(entry: Entry, endpoint: string, backend: HeldBackend, draft: Draft): void {
-    if (this.#retiring.has(backend.id)) return;
-    const marked: HeldBackend = { ...backend, serving: false, inCluster: false, inLocal: false };
-    entry.backends.set(endpoint, marked);
-    this.#retiring.set(backend.id, { retired: draft.retired, entry, endpoint });
-    draft.retired.backends.push(backend.id);
-    if (backend.serving) draft.leaverFlags.push(marked);
-  }
-
-  /** Slots of no service, and those marked already, are under grace from the first plan on. */
-  #adoptBackend(backend: HeldBackend, entry: Entry | undefined): void {
-    const endpoint = endpointOf(backend);
-    const isTwin = entry?.backends.has(endpoint) === true;
-    if (!isTwin) entry?.backends.set(endpoint, backend);
-    if (entry !== undefined && backend.serving && !isTwin) return;
-    const retired = this.#leftovers?.retired;
-    if (retired === undefined) return;
-    this.#retiring.set(backend.id, { retired, entry: isTwin ? undefined : entry, endpoint });
-    retired.backends.push(backend.id);
-  }
-
-  #giveBack(region: SetRegion): void {
-    if (region.count > 0) this.#ring.giveBack(regionOf(region));
-  }
-}
-
-function retireRegion(region: SetRegion, draft: Draft): void {
-  if (region.count > 0) draft.retired.regions.push(regionOf(region));
 }

@@ -210,3 +210,17 @@ test('a Node', async () => {
     },
   ]);
 });
+
+test('a ServiceCIDR', async () => {
+  const range = {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'ServiceCIDR',
+    metadata: { name: 'kubernetes' },
+    spec: { cidrs: ['10.96.0.0/16', 'fd00:96::/108'] },
+  };
+  const [manifest] = (await content(range)).manifests;
+  expect(manifest).toEqual({
+    id: 'ServiceCIDR kubernetes',
+    objects: [{ kind: 'ServiceCIDR', key: 'kubernetes', object: { name: 'kubernetes', cidrs: ['10.96.0.0/16', 'fd00:96::/108'] } }],
+  });
+});

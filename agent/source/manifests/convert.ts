@@ -3,7 +3,7 @@
  * server would have filled in. Whether values make sense is the model's to judge; here only shapes are.
  */
 import { READY, SERVING, TERMINATING } from '../../model/objects.ts';
-import type { EndpointSlice, LoadBalancerIngress, Node, Service, ServicePort, SlicePort } from '../../model/objects.ts';
+import type { EndpointSlice, LoadBalancerIngress, Node, Service, ServiceCidr, ServicePort, SlicePort } from '../../model/objects.ts';
 import { FieldError } from './fields.ts';
 import type { Fields } from './fields.ts';
 
@@ -173,4 +173,9 @@ export function readNode(object: Fields): Node {
     deleting: object.fields('metadata').has('deletionTimestamp'),
     taints: spec.list('taints', (taint) => taint.text('key')),
   };
+}
+
+/** A networking.k8s.io/v1 ServiceCIDR. Throws a FieldError when it cannot be used at all. */
+export function readServiceCidr(object: Fields): ServiceCidr {
+  return { name: readMeta(object).name, cidrs: object.fields('spec').texts('cidrs') };
 }

@@ -1,7 +1,7 @@
 /** One manifest file: what it holds, and what is wrong with it. */
-import type { EndpointSlice, Node, Service } from '../../model/objects.ts';
+import type { EndpointSlice, Node, Service, ServiceCidr } from '../../model/objects.ts';
 import type { Problem } from '../../model/problem.ts';
-import { readEndpoints, readEndpointSlice, readNode, readService } from './convert.ts';
+import { readEndpoints, readEndpointSlice, readNode, readService, readServiceCidr } from './convert.ts';
 import { FieldError, Fields } from './fields.ts';
 import { parseDocuments } from './parse.ts';
 
@@ -9,7 +9,8 @@ import { parseDocuments } from './parse.ts';
 export type Present =
   | { readonly kind: 'Service'; readonly key: string; readonly object: Service }
   | { readonly kind: 'EndpointSlice'; readonly key: string; readonly object: EndpointSlice }
-  | { readonly kind: 'Node'; readonly key: string; readonly object: Node };
+  | { readonly kind: 'Node'; readonly key: string; readonly object: Node }
+  | { readonly kind: 'ServiceCIDR'; readonly key: string; readonly object: ServiceCidr };
 
 /** One object as it was written, and what the model gets of it: an Endpoints becomes several slices. */
 export interface Manifest {
@@ -28,9 +29,18 @@ export interface FileContent {
 /** Says what was left aside and why, for the debug log. */
 export type Note = (message: string) => void;
 
-type Kind = 'Service' | 'EndpointSlice' | 'Endpoints' | 'Node';
+type Kind = 'Service' | 'EndpointSlice' | 'Endpoints' | 'Node' | 'ServiceCIDR';
 
-const VERSIONS: Readonly<Record<Kind, string>> = { Service: 'v1', EndpointSlice: 'discovery.k8s.io/v1', Endpoints: 'v1', Node: 'v1' };
+/** Kinds whose objects are in no namespace. */
+const CLUSTER_WIDE = new Set(['Node', 'ServiceCIDR']);
+
+const VERSIONS: Readonly<Record<Kind, string>> = {
+  Service: 'v1',
+  EndpointSlice: 'discovery.k8s.io/v1',
+  Endpoints: 'v1',
+  Node: 'v1',
+  ServiceCIDR: 'networking.k8s.io/v1',
+};
 
 /** Slices of headless Services: the Kubernetes source does not list them, so they are left alone here too. */
 const HEADLESS = 'service.kubernetes.io/headless';
@@ -102,7 +112,7 @@ function idOf(object: Fields): string {
   if (!object.has('kind')) throw new FieldError('kind', undefined, 'is missing: a Kubernetes object would be right');
   const kind = object.text('kind');
   const metadata = object.fields('metadata');
-  return kind === 'Node' ? `Node ${metadata.text('name')}` : `${kind} ${metadata.text('namespace', 'default')}/${metadata.text('name')}`;
+  return CLUSTER_WIDE.has(kind) ? `${kind} ${metadata.text('name')}` : `${kind} ${metadata.text('namespace', 'default')}/${metadata.text('name')}`;
 }
 
 function convert(kind: Kind, object: Fields): Present[] {
@@ -117,6 +127,10 @@ function convert(kind: Kind, object: Fields): Present[] {
     case 'Node': {
       const node = readNode(object);
       return [{ kind, key: node.name, object: node }];
+    }
+    case 'ServiceCIDR': {
+      const range = readServiceCidr(object);
+      return [{ kind, key: range.name, object: range }];
     }
   }
 }

@@ -1,0 +1,88 @@
+/** Where the sets of backends lie in the ring. A set never changes in place: a new one is built aside. */
+import type { DesiredService } from '../model/desired.ts';
+import type { Draft, Retired } from './draft.ts';
+import type { Entry } from './entry.ts';
+import type { Held, SetRegion } from './held.ts';
+import { buildTable } from './maglev.ts';
+import { endpointOf, regionOf, tableOf } from './records.ts';
+import type { SetName } from './records.ts';
+import { RingAllocator } from './ring.ts';
+
+/** A set without members. */
+export const NOWHERE: SetRegion = { base: 0, count: 0, table: 0 };
+
+/** Where a set will lie; `ids` undefined: where it lies already. */
+export interface Placement {
+  readonly region: SetRegion;
+  readonly ids: readonly string[] | undefined;
+}
+
+export class Sets {
+  readonly #slots: number;
+  readonly #ring: RingAllocator;
+
+  /** Adopts what the maps hold. */
+  constructor({ capacity, services }: Held) {
+    this.#slots = capacity.ringSlots;
+    const regions = services.flatMap(({ cluster, local }) => [cluster, local].map(regionOf));
+    this.#ring = new RingAllocator(
+      capacity.ringSlots,
+      regions.filter(({ length }) => length > 0),
+    );
+  }
+
+  /** Slots in use, retired ones included until they are reclaimed. */
+  get used(): number {
+    return this.#slots - this.#ring.free;
+  }
+
+  /** Finds room for both sets, without a table if need be. Undefined: there is none, and nothing was taken. */
+  place(desired: DesiredService, entry: Entry | undefined): Record<SetName, Placement> | undefined {
+    const cluster = this.#placeOne(desired, 'cluster', entry);
+    if (cluster === undefined) return undefined;
+    const local = this.#placeOne(desired, 'local', entry);
+    if (local !== undefined) return { cluster, local };
+    if (cluster.ids !== undefined && cluster.region.count > 0) this.#ring.giveBack(regionOf(cluster.region));
+    return undefined;
+  }
+
+  #placeOne(desired: DesiredService, set: SetName, entry: Entry | undefined): Placement | undefined {
+    const ids = desired[set].map(endpointOf);
+    const count = ids.length;
+    const table = tableOf(desired, count);
+    const held = entry?.service[set];
+    const isSame = held !== undefined && held.count === count && ids.every((endpoint, i) => entry?.backends.get(endpoint)?.id === entry?.members[set][i]);
+    if (isSame && held.table === table) return { region: held, ids: undefined };
+    if (count === 0) return { region: NOWHERE, ids };
+    const base = this.#ring.take(count + table);
+    if (base !== undefined) return { region: { base, count, table }, ids };
+    if (isSame) return { region: held, ids: undefined };
+    const bare = table === 0 ? undefined : this.#ring.take(count);
+    return bare === undefined ? undefined : { region: { base: bare, count, table: 0 }, ids };
+  }
+
+  /** Plans a set where `place` has found room; its members have their slots. The service record is the caller's. */
+  write(entry: Entry, set: SetName, { region, ids }: Placement, draft: Draft): void {
+    if (ids === undefined) return;
+    const members = Uint32Array.from(ids, (endpoint) => entry.backends.get(endpoint)?.id ?? 0);
+    this.retire(entry.service[set], draft);
+    entry.members[set] = members;
+    if (members.length === 0) return;
+    const slots = new Uint32Array(members.length + region.table);
+    slots.set(members);
+    slots.set(
+      buildTable(ids, region.table).map((i) => members[i] ?? 0),
+      members.length,
+    );
+    draft.ringWrites.push({ base: region.base, slots });
+  }
+
+  /** Plans the end of a set that no service record points at any more. */
+  retire(region: SetRegion, draft: Draft): void {
+    if (region.count > 0) draft.retired.regions.push(regionOf(region));
+  }
+
+  reclaim({ regions }: Retired): void {
+    for (const region of regions) this.#ring.giveBack(region);
+  }
+}
