@@ -3,6 +3,7 @@
  * XDP and at tc alike, with a real routing table behind them.
  *
  *   clients -- router 192.0.2.254 -- up0 [node] mesh0 -- 198.51.100.2, another node with 10.2.0.0/16
+ *                                        pod0 -- a pod of the node, 10.1.0.2
  */
 import type { TestRun } from '../../native/index.d.ts';
 import { BackendFlag, DeviceFlag } from '../../agent/dataplane/generated/abi.ts';
@@ -13,7 +14,8 @@ import { PacketLab } from './packet-lab.ts';
 import type { ReasonText } from './packet-lab.ts';
 import type { Process } from './packet-process.ts';
 
-export type Hook = 'xdp' | 'tc' | 'egress';
+/** 'egress' has what the node itself sends, 'passing' what it forwards; 'pod' what a pod of it sends, 'topod' what goes to one. */
+export type Hook = 'xdp' | 'tc' | 'egress' | 'passing' | 'pod' | 'topod';
 export type Action = 'pass' | 'drop' | 'tx' | 'redirect';
 
 /** The addresses of each IP. */
@@ -49,6 +51,7 @@ export type Family = keyof typeof IP;
 
 const ROUTER_MAC = '02:00:00:00:00:fe';
 const NODE2_MAC = '02:00:00:00:00:f2';
+const POD_MAC = '02:00:00:00:00:f3';
 const ACTIONS: Readonly<Record<'xdp' | 'skb', Readonly<Record<number, Action>>>> = {
   xdp: { 1: 'drop', 2: 'pass', 3: 'tx', 4: 'redirect' },
   skb: { 0xffffffff: 'pass', 2: 'drop', 7: 'redirect' },
@@ -68,10 +71,12 @@ export interface Bench {
   /** Interface indexes. */
   readonly up: number;
   readonly mesh: number;
+  readonly pod: number;
   /** Link-layer addresses of frames that leave: to the router, and to the other node. */
   readonly toRouter: { readonly source: string; readonly destination: string };
   readonly toNode2: { readonly source: string; readonly destination: string };
-  run(hook: Hook, packet: PacketSpec | Uint8Array, device?: 'up0' | 'mesh0'): Promise<Result>;
+  /** @param device by default pod0 for a pod's packets, up0 for others. */
+  run(hook: Hook, packet: PacketSpec | Uint8Array, device?: 'up0' | 'mesh0' | 'pod0'): Promise<Result>;
   /** Empties the maps and enters what most tests use: both devices, with addresses and able to send. */
   reset(): void;
 }
@@ -80,7 +85,7 @@ export interface Bench {
 function context(hook: Hook, length: number, ifindex: number): Uint8Array {
   const words = new Uint32Array(hook === 'xdp' ? 6 : 48);
   if (hook === 'xdp') [words[1], words[3]] = [length, ifindex];
-  else words[10] = ifindex;
+  else [words[9], words[10]] = [hook === 'egress' ? 0 : ifindex, ifindex];
   return new Uint8Array(words.buffer);
 }
 
@@ -113,26 +118,42 @@ async function furnish(lab: PacketLab): Promise<Bench> {
       `route add blackhole ${gone}`,
     );
   }
-  const [up, mesh] = [lab.ifindex(node, 'up0'), lab.ifindex(node, 'mesh0')];
+  lab.link({ namespace: node, device: 'pod0', addresses: [] }, { namespace: far, device: 'pod1', addresses: [] });
+  for (const family of [4, 6] as const) {
+    const { local, vip } = IP[family];
+    lab.ip(node, `route add ${local} dev pod0`, `neigh add ${local} dev pod0 lladdr ${POD_MAC} nud permanent`);
+    // What the node itself sends to a VIP has found a neighbour before a program sees it.
+    lab.ip(node, `neigh add ${vip} dev up0 lladdr ${ROUTER_MAC} nud permanent`);
+  }
+  const [up, mesh, pod] = ['up0', 'mesh0', 'pod0'].map((device) => lab.ifindex(node, device)) as [number, number, number];
   const runner = lab.spawn(node);
   return {
     lab,
     up,
     mesh,
+    pod,
     toRouter: { source: lab.mac(node, 'up0'), destination: ROUTER_MAC },
     toNode2: { source: lab.mac(node, 'mesh0'), destination: NODE2_MAC },
-    run: (hook, packet, device = 'up0') => run(lab, runner, hook, packet, device === 'up0' ? up : mesh),
+    run: (hook, packet, device = hook.endsWith('pod') ? 'pod0' : 'up0') => run(lab, runner, hook, packet, { up0: up, mesh0: mesh, pod0: pod }[device]),
     reset(): void {
       lab.clear();
       for (let id = 1; id <= 8; id++) lab.backend(id, '0.0.0.0:0', 0, 0);
       const [xdpTx, addresses] = [DeviceFlag.XDP_TX, (which: 'up' | 'mesh') => ({ addr4: IP[4][which] as Address, addr6: IP[6][which] as Address })];
       lab.device(up, { ...addresses('up'), flags: xdpTx });
       lab.device(mesh, { ...addresses('mesh'), flags: xdpTx });
+      lab.device(pod, { ...addresses('up'), flags: DeviceFlag.POD });
     },
   };
 }
 
-const PROGRAM = { xdp: 'mg_xdp_ingress', tc: 'mg_tc_ingress', egress: 'mg_tc_egress' } as const;
+const PROGRAM = {
+  xdp: 'mg_xdp_ingress',
+  tc: 'mg_tc_ingress',
+  egress: 'mg_tc_egress',
+  passing: 'mg_tc_egress',
+  pod: 'mg_pod_ingress',
+  topod: 'mg_pod_egress',
+} as const;
 
 async function run(lab: PacketLab, runner: Process, hook: Hook, packet: PacketSpec | Uint8Array, ifindex: number): Promise<Result> {
   const data = packet instanceof Uint8Array ? packet : buildPacket(packet);

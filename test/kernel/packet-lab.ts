@@ -15,14 +15,17 @@ import {
   flowCodec,
   frontendCodec,
   frontendKeyCodec,
+  nodeCodec,
   FrontendKind,
   Reason,
   ringChunkCodec,
   RING_CHUNK,
   serviceCodec,
+  sourceRangeKeyCodec,
   tupleCodec,
 } from '../../agent/dataplane/generated/abi.ts';
 import type { Backend, Codec, Device, Flow, Service, Tuple } from '../../agent/dataplane/generated/abi.ts';
+import { familyOf, parseCidr, readAddress } from '../../agent/model/address.ts';
 import type { Address } from '../../agent/model/address.ts';
 import native from '../../native/index.js';
 import type { BpfObject } from '../../native/index.d.ts';
@@ -67,6 +70,14 @@ export function tuple(proto: Proto, from: string, to: string): Tuple {
     dport: destination.port,
     proto: protocolNumber(proto, !source.address.includes(':')),
   };
+}
+
+/** A range as the maps have it; `bits` counts from the first of 128. */
+function rangeOf(text: string): { readonly net: Address; readonly mask: Address; readonly bits: number } {
+  const { base, prefix } = parseCidr(text)!;
+  const bits = prefix + (familyOf(base) === 4 ? 96 : 0);
+  const mask = Uint8Array.from({ length: 16 }, (_, at) => 0xff << (8 - Math.min(8, Math.max(0, bits - 8 * at))));
+  return { net: base, mask: readAddress(mask, 0), bits };
 }
 
 export class PacketLab {
@@ -166,6 +177,11 @@ export class PacketLab {
     native.mapUpdate(this.#fd('frontends'), encode(frontendKeyCodec, key), encode(frontendCodec, value));
   }
 
+  removeFrontend(proto: Proto, at: string): void {
+    const { address, port } = splitEndpoint(at);
+    native.mapDelete(this.#fd('frontends'), encode(frontendKeyCodec, { addr: address as Address, port, proto: protocolNumber(proto, !address.includes(':')) }));
+  }
+
   /**
    * Writes a service; each of its sets, of at most 4 backends, has a place of its own in the first page of the ring. Maglev tables hold each member once.
    * Members must have been written: they are marked as such.
@@ -222,6 +238,20 @@ export class PacketLab {
     native.mapUpdate(this.#fd('devices'), u32(ifindex), encode(deviceCodec, value));
   }
 
+  /** What holds on the whole node. */
+  node(spec: { readonly flags?: number; readonly pods?: readonly string[]; readonly serviceCidrs?: readonly string[] }): void {
+    const serviceCidrs = (spec.serviceCidrs ?? []).map(rangeOf);
+    const pods = [4, 6].map((family) => (spec.pods ?? []).map(rangeOf).find(({ net }) => familyOf(net) === family) ?? { net: NONE, mask: NONE });
+    const value = { flags: spec.flags ?? 0, serviceCidrCount: serviceCidrs.length, pods, serviceCidrs };
+    native.mapUpdate(this.#fd('node'), u32(0), encode(nodeCodec, value));
+  }
+
+  /** Lets sources of a range use the frontends of a service that have FRONTEND_SOURCE_RANGES. */
+  sourceRange(service: number, range: string): void {
+    const { net, bits } = rangeOf(range);
+    native.mapUpdate(this.#fd('source_ranges'), encode(sourceRangeKeyCodec, { prefixlen: 32 + bits, service, addr: net }), u32(1));
+  }
+
   flow(key: Tuple): Flow | undefined {
     const value = new Uint8Array(flowCodec.size);
     return native.mapLookup(this.#fd('flows'), encode(tupleCodec, key), value) ? flowCodec.read(value) : undefined;
@@ -256,12 +286,13 @@ export class PacketLab {
     return Array.from({ length: count }, (_, at) => affinityCodec.read(values, at * affinityCodec.size).backend);
   }
 
-  /** Removes every frontend, flow and affinity. */
+  /** Removes every frontend, flow, affinity and source range, and what is said of the node. */
   clear(): void {
-    for (const map of ['frontends', 'flows', 'affinity']) {
+    for (const map of ['frontends', 'flows', 'affinity', 'source_ranges']) {
       const { keys, count } = native.mapEntries(this.#fd(map));
       native.mapDeleteBatch(this.#fd(map), keys, count);
     }
+    this.node({});
   }
 
   /** Packets and bytes counted under a reason, over all CPUs. */
