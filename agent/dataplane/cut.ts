@@ -17,6 +17,8 @@ import { fromService, toFrontendKey } from './records.ts';
 
 /** Passes at a time: the kernel's listing moves while it is read, so that one which cut something is followed by another. */
 const PASSES = 5;
+/** Bytes of the kernel's listing in one reading. A longer one goes on by counting, and misses a socket for each that was closed meanwhile. */
+const READING = 32_768;
 /** What changes together is cut together. */
 const WAIT_MS = 20;
 /** Of the time, at most one part in so many goes into cutting. */
@@ -94,8 +96,8 @@ export class Cutter {
       if (this.#stopped) return;
       const loose = this.#looseOf(dialled);
       const cut = loose.length === 0 ? 0 : await this.#end(loose);
-      if (cut === 0) return;
-      this.#options.onCut(cut);
+      if (cut > 0) this.#options.onCut(cut);
+      else if (pass > 0 || dialled.length < READING) return;
     }
   }
 

@@ -5,6 +5,7 @@
 import dgram from 'node:dgram';
 import net from 'node:net';
 import native from '../../native/index.js';
+import { PATIENCE } from '../support/patience.ts';
 
 /** What a call found: the answer and who gave it, or the errno of what failed. */
 export interface Outcome {
@@ -113,7 +114,8 @@ async function perform(request: Request): Promise<Outcome> {
     case 'udp.own':
       return { answer: sockets.get(request.id)!.address().address };
     case 'udp.error':
-      for (const deadline = Date.now() + 3_000; !errors.has(request.id) && Date.now() < deadline;) await new Promise((resolve) => setTimeout(resolve, 5));
+      for (const deadline = Date.now() + 10_000 * PATIENCE; !errors.has(request.id) && Date.now() < deadline;)
+        await new Promise((resolve) => setTimeout(resolve, 5));
       return errors.has(request.id) ? failed(errors.get(request.id)) : {};
     case 'udp.close':
       errors.delete(request.id);

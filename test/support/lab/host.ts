@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { join } from 'node:path';
+import { PATIENCE } from '../patience.ts';
 import { makeCgroup } from './kernel.ts';
 import type { Answer, Reply, Request, Tally } from './protocol.ts';
 import type { Output } from './shell.ts';
@@ -135,7 +136,7 @@ export class Host {
     const held = await this.#ask<number>({ op: 'udp.hold', target: { host, port } });
     return {
       ask: (timeoutMs = 2_000) => this.#ask({ op: 'udp.ask', held, timeoutMs }),
-      error: (timeoutMs = 10_000) => this.#ask({ op: 'udp.error', held, timeoutMs }),
+      error: (timeoutMs = 10_000 * PATIENCE) => this.#ask({ op: 'udp.error', held, timeoutMs }),
       connect: (to, toPort) => this.#ask({ op: 'udp.connect', held, target: { host: to, port: toPort } }),
       release: () => this.#ask({ op: 'udp.release', held }),
     };
