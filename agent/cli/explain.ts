@@ -1,17 +1,18 @@
 /** `maglane explain`: what a new connection to an address would meet, and why, read from the pinned maps. */
+import native from '../../native/index.js';
 import { openView } from '../dataplane/view.ts';
 import { UsageError } from '../config/usage-error.ts';
 import type { Caller, Destination, Explanation } from '../explain/explain.ts';
 import { Explainer, formatDestination } from '../explain/explain.ts';
-import { formatEndpoint, parseAddress } from '../model/address.ts';
+import type { Address } from '../model/address.ts';
+import { familyOf, formatEndpoint, parseAddress } from '../model/address.ts';
 import type { Protocol } from '../model/desired.ts';
 import type { OutputFormat } from './output.ts';
 import { formatTable, print } from './output.ts';
 
-type From = Caller['place'];
-
 interface Row {
-  readonly from: From;
+  /** "node", "pod", "outside", or the address that was asked about. */
+  readonly from: string;
   readonly way: Caller['way'];
   readonly verdict: Explanation['verdict'];
   readonly why: readonly string[];
@@ -29,32 +30,44 @@ interface Row {
 }
 
 const CALLERS: readonly Caller[] = [
-  { place: 'node', way: 'socket' },
-  { place: 'pod', way: 'socket' },
-  { place: 'outside', way: 'packet' },
+  { place: 'node', way: 'socket', source: undefined },
+  { place: 'pod', way: 'socket', source: undefined },
+  { place: 'outside', way: 'packet', source: undefined },
 ];
 
 /**
  * Prints one part for each kind of caller, or the rows as JSON or YAML.
  * @param target "10.96.0.1:80", "[fd00::1]:53/udp"; TCP when it does not say.
- * @param from node, pod or outside; undefined: each of them.
+ * @param from node, pod, outside, or the address that a packet comes from; undefined: each of the first three.
  * @throws UsageError for a target or a caller that cannot be read.
  */
 export async function explain(bpffs: string, format: OutputFormat, target: string, from: string | undefined): Promise<void> {
   const to = readTarget(target);
-  const callers = CALLERS.filter(({ place }) => from === undefined || place === from);
-  if (callers.length === 0) throw new UsageError('--from', from ?? '', 'node, pod or outside');
+  const own = ownAddresses();
+  const callers = from === undefined ? CALLERS : [readCaller(from, to, own)];
   const view = openView(bpffs);
   try {
-    const explainer = new Explainer(view.read());
-    await print(
-      format,
-      callers.map((caller) => toRow(caller, explainer.explain(to, caller))),
-      (rows) => page(to, rows),
-    );
+    const explainer = new Explainer(view.read(), (address) => own.has(address));
+    const rows = callers.map((caller) => toRow(caller, explainer.explain(to, caller)));
+    await print(format, rows, () => page(to, rows));
   } finally {
     view.close();
   }
+}
+
+/** The addresses of this node's interfaces. */
+function ownAddresses(): ReadonlySet<Address> {
+  const cidrs = native.interfaces().flatMap(({ addresses }) => addresses);
+  return new Set(cidrs.map((cidr) => parseAddress(cidr.split('/')[0] ?? '')).filter((address) => address !== undefined));
+}
+
+function readCaller(from: string, to: Destination, own: ReadonlySet<Address>): Caller {
+  const known = CALLERS.find(({ place }) => place === from);
+  if (known !== undefined) return known;
+  const source = parseAddress(from);
+  if (source === undefined || familyOf(source) !== familyOf(to.address))
+    throw new UsageError('--from', from, `node, pod, outside, or an IPv${familyOf(to.address)} address`);
+  return { place: own.has(source) ? 'node' : 'outside', way: 'packet', source };
 }
 
 function readTarget(text: string): Destination {
@@ -67,9 +80,9 @@ function readTarget(text: string): Destination {
   return { address, port: Number(port), protocol: upper satisfies Protocol };
 }
 
-function toRow({ place, way }: Caller, { verdict, why, frontend, service, set, targets }: Explanation): Row {
+function toRow({ place, way, source }: Caller, { verdict, why, frontend, service, set, targets }: Explanation): Row {
   return {
-    from: place,
+    from: source ?? place,
     way,
     verdict,
     why,
@@ -79,6 +92,8 @@ function toRow({ place, way }: Caller, { verdict, why, frontend, service, set, t
     backends: targets.map(({ backend: { address, port, local, terminating }, masquerade }) => ({ address, port, local, terminating, masquerade })),
   };
 }
+
+const FROM: Readonly<Record<string, string>> = { node: 'the node', pod: 'a pod of this node', outside: 'outside' };
 
 const VERDICTS: Readonly<Record<Explanation['verdict'], string>> = {
   backend: 'goes to one of',
@@ -95,7 +110,7 @@ function page(to: Destination, rows: readonly Row[]): string {
 }
 
 function part({ from, way, verdict, why, backends }: Row): string {
-  const caller = from === 'outside' ? 'from outside' : `from ${from === 'node' ? 'the node' : 'a pod of this node'}, by ${way}`;
+  const caller = `from ${FROM[from] ?? from}, ${way === 'socket' ? 'by socket' : 'as a packet'}`;
   const count = backends.length === 1 ? '1 backend' : `${backends.length} backends`;
   const lines = [`\n${caller}: ${VERDICTS[verdict]}${verdict === 'backend' ? ` ${count}` : ''}`, ...why.map((step) => `  ${step}`)];
   if (backends.length === 0) return `${lines.join('\n')}\n`;

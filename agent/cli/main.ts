@@ -38,7 +38,7 @@ inspector('flows', 'the connections that pass through this node as packets')
 
 inspector('explain', 'what a new connection to an address would meet, and why')
   .argument('<address:port[/protocol]>', 'where it goes: 10.96.0.1:80, [fd00::1]:53/udp')
-  .option('--from <CALLER>', 'node, pod or outside; each of them when not given')
+  .option('--from <CALLER>', 'node, pod, outside, or the address that a packet comes from; each of the first three when not given')
   .action(async (target: string, options: Inspect & { readonly from?: string }) =>
     (await import('./explain.ts')).explain(options.bpffs, outputFormat(options.output), target, options.from),
   );

@@ -27,8 +27,8 @@ export interface Target {
 }
 
 export interface Answer {
-  /** "nothing": the proxy leaves it to the node's routes. */
-  readonly verdict: 'dnat' | 'reject' | 'drop' | 'nothing';
+  /** "nothing": the proxy leaves it to the node's routes. "broken": its state contradicts itself. */
+  readonly verdict: 'dnat' | 'reject' | 'drop' | 'nothing' | 'broken';
   /** Sorted by "address:port"; empty unless the verdict is "dnat". Each is as likely as any other. */
   readonly targets: readonly Target[];
   /** Seconds for which a source keeps its endpoint; 0: not at all. */

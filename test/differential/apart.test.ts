@@ -1,6 +1,7 @@
 /** What histories keep out, since kube-proxy's answer is random or late, or it stops answering: held against what docs/differences.md says that we do. */
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import type { Address } from '../../agent/model/address.ts';
+import { PATIENCE } from '../support/patience.ts';
 import type { KubernetesObject } from '../support/controlplane/objects.ts';
 import type { Answer } from './answer.ts';
 import { formatAnswer } from './answer.ts';
@@ -60,7 +61,7 @@ const [ONE, TWO] = ['10.244.1.10', '10.244.1.11'].map((address) => ({ addresses:
 test('An endpoint port out of range is refused alone', async () => {
   const maglane = await write(service('bad', '10.96.1.1'), slice('bad-0', 'bad', [ONE], 70_000), slice('bad-1', 'bad', [TWO]));
   expect(formatAnswer(ask(maglane, '10.96.1.1'))).toBe('dnat 10.244.1.11:8080');
-  expect(rig.agent.log.join('\n')).toMatch(/EndpointSlice region-1\/bad-0: ports\[0\]\.port "70000" is not a port/);
+  expect(rig.log.join('\n')).toMatch(/EndpointSlice region-1\/bad-0: ports\[0\]\.port "70000" is not a port/);
   const later = await write(service('later', '10.96.1.2'), slice('later-0', 'later', [ONE]));
   expect(formatAnswer(ask(later, '10.96.1.2'))).toBe('dnat 10.244.1.10:8080');
 });
@@ -99,5 +100,15 @@ test('A multicast endpoint is refused alone, as a load balancer IP that is loopb
   const maglane = await write(balancer, slice('unsafe-0', 'unsafe', [{ addresses: ['224.0.1.1'] }, ONE]));
   for (const ip of ['10.96.1.1', '203.0.113.1']) expect(formatAnswer(ask(maglane, ip))).toBe('dnat 10.244.1.10:8080');
   expect(formatAnswer(ask(maglane, '127.0.0.5'))).toBe('nothing');
-  expect(rig.agent.log.join('\n')).toMatch(/Service region-1\/unsafe: status.loadBalancer.ingress\[0\].ip "127.0.0.5" is loopback/);
+  expect(rig.log.join('\n')).toMatch(/Service region-1\/unsafe: status.loadBalancer.ingress\[0\].ip "127.0.0.5" is loopback/);
+});
+
+test('ServiceCIDRs count at once', async () => {
+  const cidr = '/apis/networking.k8s.io/v1/servicecidrs';
+  await rig.api.create(cidr, { metadata: { name: 'later' }, spec: { cidrs: ['10.97.0.0/24'] } });
+  try {
+    await expect.poll(async () => formatAnswer(ask(await rig.maglaneInStep(), '10.97.0.9')), { timeout: 5_000 * PATIENCE }).toBe('drop');
+  } finally {
+    await rig.api.delete(`${cidr}/later`);
+  }
 });

@@ -3,11 +3,15 @@ import { familyOf, formatEndpoint } from '../../agent/model/address.ts';
 import type { Answer, Question, Target } from './answer.ts';
 import { formatAnswer, formatQuestion } from './answer.ts';
 import { DIFFERENCES } from './differences.ts';
+import type { Way } from './maglane.ts';
+import { waysOf } from './maglane.ts';
 import type { Sides } from './rig.ts';
 
 /** One thing in which two answers to a question differ. */
 export interface Difference {
   readonly question: Question;
+  /** How the connection came to Maglane: kube-proxy knows packets alone. */
+  readonly way: Way;
   readonly theirs: Answer;
   readonly ours: Answer;
   readonly in: 'verdict' | 'targets' | 'affinity' | 'masquerade';
@@ -16,8 +20,8 @@ export interface Difference {
 }
 
 /** Everything in which two answers differ: the verdicts alone where those do. */
-export function differencesOf(question: Question, theirs: Answer, ours: Answer): Difference[] {
-  const difference = (what: Difference['in'], target?: Target): Difference => ({ question, theirs, ours, in: what, target });
+export function differencesOf(question: Question, way: Way, theirs: Answer, ours: Answer): Difference[] {
+  const difference = (what: Difference['in'], target?: Target): Difference => ({ question, way, theirs, ours, in: what, target });
   if (theirs.verdict !== ours.verdict) return [difference('verdict')];
   const found = theirs.affinity === ours.affinity ? [] : [difference('affinity')];
   const nameOf = ({ address, port }: Target): string => formatEndpoint(address, port);
@@ -42,7 +46,8 @@ export type Tally = Map<string, number>;
 export function compare({ kubeProxy, maglane }: Sides, questions: readonly Question[], tally: Tally): Difference | undefined {
   for (const question of questions) {
     const theirs = kubeProxy[familyOf(question.address)].ask(question);
-    for (const difference of differencesOf(question, theirs, maglane.ask(question))) {
+    const found = waysOf(question.source).flatMap((way) => differencesOf(question, way, theirs, maglane.ask(question, way)));
+    for (const difference of found) {
       const meant = DIFFERENCES.find(({ explains }) => explains?.(difference) === true);
       if (meant === undefined) return difference;
       tally.set(meant.name, (tally.get(meant.name) ?? 0) + 1);
@@ -52,7 +57,7 @@ export function compare({ kubeProxy, maglane }: Sides, questions: readonly Quest
 }
 
 /** Both answers, with the steps by which Maglane came to its own. */
-export function formatDifference({ question, theirs, ours }: Difference, { maglane }: Sides): string {
-  const why = maglane.explain(question).why.map((step) => `\n    ${step}`);
-  return `${formatQuestion(question)}\n  kube-proxy: ${formatAnswer(theirs)}\n  maglane:    ${formatAnswer(ours)}${why.join('')}`;
+export function formatDifference({ question, way, theirs, ours }: Difference, { maglane }: Sides): string {
+  const why = maglane.explain(question, way).why.map((step) => `\n    ${step}`);
+  return `${formatQuestion(question)}, by ${way}\n  kube-proxy: ${formatAnswer(theirs)}\n  maglane:    ${formatAnswer(ours)}${why.join('')}`;
 }

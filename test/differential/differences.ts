@@ -12,28 +12,25 @@ export interface Deliberate {
   readonly explains?: (difference: Difference) => boolean;
 }
 
-const isFromSocket = ({ question }: Difference): boolean => question.source.name === 'node' || question.source.name === 'pod here';
-
+const isFromHere = ({ question }: Difference): boolean => question.source.name === 'node' || question.source.name === 'pod here';
 const isLoopback = ({ address }: Question): boolean => address === '::1' || address.startsWith('127.');
+/** In a masquerade: which side masquerades. */
+const keeps = ({ in: what, target }: Difference): boolean => what === 'masquerade' && target?.masquerade === false;
+const masquerades = ({ in: what, target }: Difference): boolean => what === 'masquerade' && target?.masquerade === true;
 
 export const DIFFERENCES: readonly Deliberate[] = [
+  { name: 'A caller on this node keeps its own source', explains: (difference) => keeps(difference) && isFromHere(difference) },
+  { name: 'An endpoint on this node sees the client', explains: (difference) => keeps(difference) && !isFromHere(difference) },
+  { name: 'What is sent on to another node is always masqueraded', explains: (difference) => masquerades(difference) && !isFromHere(difference) },
   {
-    name: 'A socket keeps its own source',
-    explains: (difference) => difference.in === 'masquerade' && isFromSocket(difference) && difference.target?.masquerade === false,
-  },
-  {
-    name: 'An endpoint on this node sees the client',
-    explains: (difference) => difference.in === 'masquerade' && !isFromSocket(difference) && difference.target?.masquerade === false,
-  },
-  {
-    name: 'What is sent on to another node is always masqueraded',
-    explains: (difference) => difference.in === 'masquerade' && !isFromSocket(difference) && difference.target?.masquerade === true,
+    name: 'A pod that meets itself is masqueraded wherever its endpoint is said to be',
+    explains: (difference) => masquerades(difference) && difference.question.source.address === difference.target?.address,
   },
   { name: 'What is dropped or rejected is refused at once to a socket' },
   { name: 'A ping of a virtual IP is answered' },
   {
     name: 'Node ports on 127.0.0.1 and ::1',
-    explains: ({ question, theirs }) => isLoopback(question) && question.source.name === 'node' && theirs.verdict === 'nothing',
+    explains: ({ question, way, theirs }) => isLoopback(question) && question.source.name === 'node' && way === 'socket' && theirs.verdict === 'nothing',
   },
   {
     name: 'A load balancer IP that is loopback is refused',

@@ -8,9 +8,16 @@ import { ZONES } from './world.ts';
 
 const SERVICES = ['a', 'b', 'c'];
 
-/** The node's zone at each step: the same for all histories, so that many can be played at once. */
-const ZONE_OF_STEP = [ZONES[0], ZONES[0], '', ZONES[1], ZONES[1], ZONES[0], ZONES[2]];
-export const STEPS = ZONE_OF_STEP.length;
+/** What happens to the node at each step: the same for all histories, so that many can be played at once. */
+const STEPS: readonly Omit<Step, 'changes'>[] = [
+  { zone: ZONES[0], restart: false },
+  { zone: ZONES[0], restart: false },
+  { zone: '', restart: false },
+  { zone: ZONES[1], restart: true },
+  { zone: ZONES[1], restart: false },
+  { zone: ZONES[0], restart: false },
+  { zone: ZONES[2], restart: false },
+];
 
 /** A Service as it stands; each part is rolled anew on its own, as people change one thing at a time. */
 interface Plan {
@@ -38,10 +45,10 @@ export function generate(seed: number): History {
   const random = new Random(seed);
   const plans = new Map<string, Plan>();
   const steps: Step[] = [];
-  for (const zone of ZONE_OF_STEP) {
+  for (const { zone, restart } of STEPS) {
     for (;;) {
       const before = structuredClone([...plans]);
-      const step = { zone, changes: generateChanges(random, plans) };
+      const step = { zone, restart, changes: generateChanges(random, plans) };
       if (isSettled([...steps, step])) {
         steps.push(step);
         break;

@@ -7,6 +7,8 @@ import type { KubernetesObject } from '../support/controlplane/objects.ts';
 export interface Step {
   /** This node's zone from now on; "" takes the label away. */
   readonly zone: string;
+  /** Maglane's agent is killed before, and started again. */
+  readonly restart: boolean;
   readonly changes: readonly Change[];
 }
 

@@ -5,8 +5,9 @@
  * sets mean nothing here, and what is not known throws. Where the kernel draws lots (numgen), every
  * outcome is followed.
  */
-import type { Address, Cidr } from '../../agent/model/address.ts';
-import { inRanges, parseAddress, writeAddress } from '../../agent/model/address.ts';
+import { BlockList, isIPv4 } from 'node:net';
+import type { Address } from '../../agent/model/address.ts';
+import { familyOf, parseAddress } from '../../agent/model/address.ts';
 
 /** The first packet of a connection, on its way. */
 export interface Packet {
@@ -30,10 +31,11 @@ export interface Outcome {
   readonly packet: Packet;
 }
 
-/** "continue": the chain ended without a verdict. */
+/** How a packet leaves a rule or a chain. "continue": without a verdict, the chain left, or with `next` on to the next rule. */
 interface Step {
   readonly verdict: Outcome['verdict'] | 'continue';
   readonly packet: Packet;
+  readonly next?: boolean;
 }
 
 /** As nft writes it: one key, which says what it is. */
@@ -58,6 +60,7 @@ export class Ruleset {
   /** Base chains of each hook, in the order in which they run. */
   readonly #hooks: ReadonlyMap<Hook | undefined, readonly string[]>;
   readonly #isLocal: (address: Address) => boolean;
+  readonly #ranges = new Map<Expression, BlockList>();
 
   /**
    * @param listing what `nft --json list table` prints.
@@ -105,48 +108,70 @@ export class Ruleset {
     let going = [packet];
     const left: Step[] = [];
     for (const rule of this.#chain(name).rules) {
-      const steps = going.flatMap((one) => this.#runRule(rule, one));
-      going = steps.filter((step) => step.next).map((step) => step.packet);
-      left.push(...steps.filter((step) => !step.next));
+      const next: Packet[] = [];
+      for (const one of going) {
+        const outcome = this.#runRule(rule, one);
+        if (!Array.isArray(outcome)) {
+          next.push(outcome);
+          continue;
+        }
+        for (const step of outcome) {
+          if (step.next === true) next.push(step.packet);
+          else left.push(step);
+        }
+      }
+      going = next;
+      if (going.length === 0) return left;
     }
-    return [...left, ...going.map((one): Step => ({ verdict: 'continue', packet: one }))];
+    for (const one of going) left.push({ verdict: 'continue', packet: one });
+    return left;
   }
 
-  /** `next`: to the next rule; otherwise the chain is left. */
-  #runRule(rule: readonly Expression[], packet: Packet, at = 0): (Step & { readonly next: boolean })[] {
-    const expression = rule[at];
-    if (expression === undefined) return [{ verdict: 'continue', packet, next: true }];
-    const [kind, body] = only(expression);
-    const changed = (changes: Partial<Packet>) => this.#runRule(rule, { ...packet, ...changes }, at + 1);
-    switch (kind) {
-      case 'match':
-        return this.#matches(body as Match, packet) ? this.#runRule(rule, packet, at + 1) : [{ verdict: 'continue', packet, next: true }];
-      case 'mangle':
-        return changed({ mark: this.#value((body as { value: Json }).value, packet) as number });
-      case 'set':
-        return changed({ remembered: this.#set((body as { set: string }).set).timeout });
-      case 'masquerade':
-        return [{ verdict: 'accept', packet: { ...packet, masquerade: true }, next: false }];
-      case 'dnat':
-        return this.#targets(body as Dnat, packet).map(([destination, port]) => ({
-          verdict: 'accept',
-          packet: { ...packet, destination, port, dnat: true },
-          next: false,
-        }));
-      case 'vmap': {
-        const verdicts = this.#lookUp(body as Lookup, packet);
-        return verdicts.length === 0 ? this.#runRule(rule, packet, at + 1) : verdicts.flatMap((verdict) => this.#runRule([verdict as Expression], packet));
+  /** The packet as it goes on to the next rule; or else every way in which it leaves this one. */
+  #runRule(rule: readonly Expression[], first: Packet): Packet | Step[] {
+    let packet = first;
+    for (const expression of rule) {
+      const [kind, body] = only(expression);
+      switch (kind) {
+        case 'match':
+          if (!this.#matches(body as Match, packet)) return packet;
+          break;
+        case 'mangle':
+          packet = changed(packet, { mark: this.#value((body as { readonly value: Json }).value, packet) as number });
+          break;
+        case 'set':
+          packet = changed(packet, { remembered: this.#set((body as { readonly set: string }).set).timeout });
+          break;
+        case 'vmap': {
+          const verdicts = this.#lookUp(body as Lookup, packet);
+          if (verdicts.length > 0) return verdicts.flatMap((verdict) => this.#leave(verdict as Expression, packet));
+          break;
+        }
+        default:
+          return this.#leave(expression, packet);
       }
+    }
+    return packet;
+  }
+
+  /** The statements that end a rule. */
+  #leave(expression: Expression, packet: Packet): Step[] {
+    const [kind, body] = only(expression);
+    switch (kind) {
+      case 'masquerade':
+        return [{ verdict: 'accept', packet: { ...packet, masquerade: true } }];
+      case 'dnat':
+        return this.#targets(body as Dnat, packet).map(([destination, port]) => ({ verdict: 'accept', packet: { ...packet, destination, port, dnat: true } }));
       case 'jump':
-        return this.#runChain((body as Target).target, packet).map((step) => ({ ...step, next: step.verdict === 'continue' }));
+        return this.#runChain((body as Target).target, packet).map((step) => (step.verdict === 'continue' ? { ...step, next: true } : step));
       case 'goto':
-        return this.#runChain((body as Target).target, packet).map((step) => ({ ...step, next: false }));
+        return this.#runChain((body as Target).target, packet);
       case 'return':
-        return [{ verdict: 'continue', packet, next: false }];
+        return [{ verdict: 'continue', packet }];
       case 'accept':
       case 'drop':
       case 'reject':
-        return [{ verdict: kind, packet, next: false }];
+        return [{ verdict: kind, packet }];
       default:
         throw new Error(`nftables: unknown statement ${JSON.stringify(expression)}`);
     }
@@ -166,9 +191,25 @@ export class Ruleset {
     if (typeof right !== 'object' || right === null) return textOf(right) === textOf(value);
     const [kind, body] = only(right as Expression);
     if (kind === 'set') return (body as Json[]).some((element) => this.#contains(element, value, packet));
-    if (kind === 'prefix') return inRanges([rangeOf(body as Prefix)], value as Address);
-    if (kind === 'range') return isBetween(body as [string, string], value as Address);
+    if (kind === 'prefix' || kind === 'range')
+      return this.#range(kind, right as Expression).check(value as Address, familyOf(value as Address) === 4 ? 'ipv4' : 'ipv6');
     throw new Error(`nftables: unknown value ${JSON.stringify(right)}`);
+  }
+
+  /** Made once: many packets ask. */
+  #range(kind: 'prefix' | 'range', expression: Expression): BlockList {
+    const known = this.#ranges.get(expression);
+    if (known !== undefined) return known;
+    const list = new BlockList();
+    if (kind === 'prefix') {
+      const { addr, len } = expression['prefix'] as Prefix;
+      list.addSubnet(addr, len, isIPv4(addr) ? 'ipv4' : 'ipv6');
+    } else {
+      const [first, last] = expression['range'] as [string, string];
+      list.addRange(first, last, isIPv4(first) ? 'ipv4' : 'ipv6');
+    }
+    this.#ranges.set(expression, list);
+    return list;
   }
 
   #value(expression: Json, packet: Packet): Json {
@@ -270,13 +311,14 @@ interface Prefix {
   readonly len: number;
 }
 
+const changed = (packet: Packet, changes: Partial<Packet>): Packet => ({ ...packet, ...changes });
+
 const goesOn = (step: Step): boolean => step.verdict === 'continue' || step.verdict === 'accept';
 
 /** The single key of an object, and what it holds. */
 function only(object: Expression): [string, Json] {
-  const [entry, ...rest] = Object.entries(object);
-  if (entry === undefined || rest.length > 0) throw new Error(`nftables: not one key: ${JSON.stringify(object)}`);
-  return entry;
+  for (const key in object) return [key, object[key]];
+  throw new Error('nftables: an empty expression');
 }
 
 /** An element of a set, or of a map with its value; either may be wrapped to carry a comment. */
@@ -299,18 +341,4 @@ function addressOf(text: string): Address {
   const address = parseAddress(text);
   if (address === undefined) throw new Error(`nftables: not an address: ${text}`);
   return address;
-}
-
-const rangeOf = ({ addr, len }: Prefix): Cidr => ({ base: addressOf(addr), prefix: len });
-
-/** Whether an address lies in a-b, both included. */
-function isBetween([first, last]: [string, string], address: Address): boolean {
-  const [low, high, value] = [addressOf(first), addressOf(last), address].map(numberOf) as [bigint, bigint, bigint];
-  return low <= value && value <= high;
-}
-
-function numberOf(address: Address): bigint {
-  const bytes = new Uint8Array(16);
-  writeAddress(address, bytes, 0);
-  return bytes.reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
 }

@@ -1,6 +1,7 @@
 /** Plays histories on the rig, as many at once as there are regions, and compares both sides after each step. */
-import type { Difference, Tally } from './compare.ts';
+import type { Tally } from './compare.ts';
 import { compare, formatDifference } from './compare.ts';
+import { healthQuestionsOf } from './health.ts';
 import type { Change, History } from './history.ts';
 import { questionsOf } from './questions.ts';
 import type { Rig } from './rig.ts';
@@ -9,7 +10,6 @@ import { REGIONS } from './world.ts';
 /** What went wrong with a history, and at which step of it; its length: after everything was deleted. */
 export interface Failure {
   readonly step: number;
-  readonly difference: Difference;
   readonly text: string;
 }
 
@@ -34,11 +34,15 @@ export async function play(rig: Rig, histories: readonly History[], totals: Tota
   const steps = Math.max(...histories.map((history) => history.length));
   for (let step = 0; step < steps; step++) {
     const changes = histories.map((history, i) => (failures[i] === undefined ? (history[step]?.changes ?? []) : []));
-    const zone = histories[0]?.[step]?.zone ?? '';
+    const { zone = '', restart = false } = histories[0]?.[step] ?? {};
+    if (restart) await rig.restartAgent();
     if (changes.every((own) => own.length === 0) && zone === histories[0]?.[step + 1]?.zone) continue;
     await rig.setZone(zone);
     await takeStep(rig, histories, step, changes, failures, totals);
   }
+  const { maglane } = await rig.inStep();
+  const contradictions = maglane.contradictions();
+  if (contradictions.length > 0) throw new Error(contradictions.join('; '));
   await takeStep(rig, histories, steps, histories.map(deletions), failures, totals);
   return failures;
 }
@@ -55,15 +59,20 @@ async function takeStep(
   const refused = await Promise.all(changes.map((own, i) => rig.write(own, i + 1)));
   const sides = await rig.inStep();
   totals.refused += refused.flat().length;
-  histories.forEach((history, i) => {
-    if (failures[i] !== undefined) return;
-    const questions = questionsOf(history.slice(0, step + 1), i + 1);
-    const difference = compare(sides, questions, totals.tally);
-    totals.steps++;
-    totals.changes += changes[i]?.length ?? 0;
-    totals.questions += questions.length;
-    if (difference !== undefined) failures[i] = { step, difference, text: formatDifference(difference, sides) };
-  });
+  await Promise.all(
+    histories.map(async (history, i) => {
+      if (failures[i] !== undefined) return;
+      // After its last step all that it made is deleted.
+      const past = step < history.length ? history.slice(0, step + 1) : [...history, { zone: '', restart: false, changes: changes[i] ?? [] }];
+      const questions = questionsOf(past, i + 1);
+      const difference = compare(sides, questions, totals.tally);
+      totals.steps++;
+      totals.changes += changes[i]?.length ?? 0;
+      totals.questions += questions.length;
+      const text = difference === undefined ? await rig.compareHealth(healthQuestionsOf(past, i + 1)) : formatDifference(difference, sides);
+      if (text !== undefined) failures[i] = { step, text };
+    }),
+  );
 }
 
 /** What takes away all that a history made. */

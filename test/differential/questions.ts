@@ -12,6 +12,8 @@ const UNKNOWN_PORT = 7;
 /** Never a Service's address, inside the ServiceCIDRs. */
 const UNALLOCATED = ['10.96.$.99', 'fd00:96::$99'];
 
+const LOOPBACK = ['127.0.0.1', '::1'];
+
 /** All questions about a history so far, in a region: each of every source of its family. */
 export function questionsOf(history: History, region: number): Question[] {
   const asked = new Map<string, Omit<Question, 'source'>>();
@@ -27,7 +29,7 @@ export function questionsOf(history: History, region: number): Question[] {
       for (const vip of vips) for (const protocol of ['TCP', 'UDP'] as const) ask(vip, UNKNOWN_PORT, protocol);
       for (const { port, protocol, nodePort } of (object.spec as ServiceSpec).ports ?? []) {
         for (const vip of vips) ask(vip, port, protocol as Protocol);
-        if (nodePort !== undefined) for (const address of NODE_ADDRESSES) ask(address, nodePortIn(region, nodePort), protocol as Protocol);
+        if (nodePort !== undefined) for (const address of [...NODE_ADDRESSES, ...LOOPBACK]) ask(address, nodePortIn(region, nodePort), protocol as Protocol);
       }
     }
   }

@@ -6,9 +6,11 @@ import { ControlPlane } from '../support/controlplane/control-plane.ts';
 import { KubeProxy } from '../support/controlplane/kube-proxy.ts';
 import type { KubernetesObject } from '../support/controlplane/objects.ts';
 import { Lab } from '../support/lab/lab.ts';
-import type { Agent } from '../support/lab/node.ts';
+import type { Agent, LabNode } from '../support/lab/node.ts';
 import * as net from '../support/lab/topology.ts';
 import { PATIENCE } from '../support/patience.ts';
+import type { HealthQuestion } from './health.ts';
+import { compareHealth } from './health.ts';
 import type { Change } from './history.ts';
 import { namespaceOf, place } from './history.ts';
 import { Maglane } from './maglane.ts';
@@ -27,18 +29,35 @@ const COLLECTIONS = {
   EndpointSlice: (namespace: string) => `/apis/discovery.k8s.io/v1/namespaces/${namespace}/endpointslices`,
 } as const;
 
-export class Rig implements AsyncDisposable {
+interface Parts {
+  /** Maglane's node, and kube-proxy's. */
+  readonly ours: LabNode;
+  readonly theirs: LabNode;
   readonly api: Api;
   readonly agent: Agent;
+  readonly startAgent: () => Promise<Agent>;
+  readonly kubeProxy: KubeProxy;
+  readonly view: View;
+}
+
+export class Rig implements AsyncDisposable {
+  readonly api: Api;
   #stack: AsyncDisposableStack | undefined;
+  #agent: Agent;
+  readonly #startAgent: () => Promise<Agent>;
   readonly #kubeProxy: KubeProxy;
+  readonly #ours: LabNode;
+  readonly #theirs: LabNode;
   readonly #view: View;
   readonly #sentinel: Sentinel;
   #zone = '';
 
-  private constructor(parts: { api: Api; agent: Agent; kubeProxy: KubeProxy; view: View }) {
+  private constructor(parts: Parts) {
     this.api = parts.api;
-    this.agent = parts.agent;
+    this.#agent = parts.agent;
+    this.#ours = parts.ours;
+    this.#theirs = parts.theirs;
+    this.#startAgent = parts.startAgent;
     this.#kubeProxy = parts.kubeProxy;
     this.#view = parts.view;
     this.#sentinel = new Sentinel(parts.api);
@@ -50,7 +69,7 @@ export class Rig implements AsyncDisposable {
     const lab = stack.use(await Lab.create({ nodes: 2 }));
     const plane = stack.use(await ControlPlane.start({ host: lab.control }));
     const api = stack.use(await Api.start(plane, lab.control));
-    const [ours, theirs] = lab.nodes as [(typeof lab.nodes)[0], (typeof lab.nodes)[0]];
+    const [ours, theirs] = lab.nodes as readonly [LabNode, LabNode];
     // Nobody asks for these by ARP: they are reached through each node's own address, if at all.
     for (const { netns } of lab.nodes)
       await net.ip(
@@ -63,10 +82,12 @@ export class Rig implements AsyncDisposable {
 
     const kubeProxy = stack.use(await KubeProxy.start({ plane, host: theirs, nodeName: HERE, clusterCidrs: POD_CIDRS }));
     const options = ['--node-name', HERE, '--node-ip', NODE_ADDRESSES.join(','), '--cluster-cidr', POD_CIDRS.join(',')];
-    const agent = await ours.startAgent({ args: ['--source', 'kubernetes', '--kubeconfig', await plane.agentKubeconfig(), ...options] });
+    const args = ['--source', 'kubernetes', '--kubeconfig', await plane.agentKubeconfig(), ...options];
+    const startAgent = (): Promise<Agent> => ours.startAgent({ args });
+    const agent = await startAgent();
     const view = openView(ours.bpffs);
     stack.defer(() => view.close());
-    const rig = new Rig({ api, agent, kubeProxy, view });
+    const rig = new Rig({ ours, theirs, api, agent, startAgent, kubeProxy, view });
     await rig.#sentinel.create();
     await rig.inStep();
     rig.#stack = stack.move();
@@ -89,6 +110,22 @@ export class Rig implements AsyncDisposable {
       }
     }
     return refused;
+  }
+
+  /** What Maglane's agent has logged since it started. */
+  get log(): readonly string[] {
+    return this.#agent.log;
+  }
+
+  /** Kills Maglane's agent and starts another one, which takes over what it finds. */
+  async restartAgent(): Promise<void> {
+    await this.#agent.kill();
+    this.#agent = await this.#startAgent();
+  }
+
+  /** Whether both nodes answer alike at these health check node ports. @returns the first difference, in words. */
+  compareHealth(questions: readonly HealthQuestion[]): Promise<string | undefined> {
+    return compareHealth(this.#theirs, this.#ours, questions);
   }
 
   /** Sets the Node's zone label; "" takes it away. */
@@ -131,7 +168,7 @@ export class Rig implements AsyncDisposable {
       const sides = await read();
       const missing = late(sides);
       if (missing.length === 0) return sides;
-      if (Date.now() > deadline) throw new Error(`${missing.join(' and ')} did not come: ${this.agent.log.slice(-5).join('\n')}`);
+      if (Date.now() > deadline) throw new Error(`${missing.join(' and ')} did not come: ${this.#agent.log.slice(-5).join('\n')}`);
     }
   }
 

@@ -1,73 +1,102 @@
-/** The least of a history that still differs: part after part is left out, as long as both sides still disagree. */
-import type { Change, History, Step } from './history.ts';
+/** The least of a history that still differs: part after part is left out, many at once, as long as both sides still disagree. */
+import type { History } from './history.ts';
 import { isSettled } from './history.ts';
 import type { Failure } from './play.ts';
 
-/** What can be left out within an object: elements of lists, and fields. */
-const FIXED = new Set([
-  'apiVersion',
-  'kind',
-  'metadata',
-  'addressType',
-  'type',
-  'name',
-  'protocol',
-  'port',
-  'clusterIP',
-  'clusterIPs',
-  'ipFamilies',
-  'addresses',
-]);
+/** Where something is in a history: keys and indexes, from its steps down. */
+type Path = readonly (string | number)[];
 
-/**
- * Shrinks a history that fails.
- * @param playAll plays histories, as many as `width`, each with the same zones as the first.
- * @param until ms since the epoch, when to make do with what there is.
- */
-export async function shrink(
-  history: History,
-  failure: Failure,
-  { playAll, width, until }: { playAll: (histories: readonly History[]) => Promise<(Failure | undefined)[]>; width: number; until: number },
-): Promise<{ readonly history: History; readonly failure: Failure }> {
-  let least: { readonly history: History; readonly failure: Failure } = { history: history.slice(0, failure.step + 1), failure };
-  for (let at = 0; Date.now() < until;) {
-    const candidates = smaller(least.history).slice(at, at + width);
-    if (candidates.length === 0) break;
-    const failures = await playAll(candidates);
-    const found = failures.findIndex((one) => one !== undefined);
-    if (found < 0) {
-      at += candidates.length;
+/** Fields without which an object is none, or another one. */
+const FIXED = new Set(['apiVersion', 'kind', 'metadata', 'spec', 'addressType', 'type', 'name', 'protocol', 'port', 'clusterIP', 'clusterIPs', 'addresses']);
+
+export interface Shrunk {
+  readonly history: History;
+  readonly failure: Failure;
+}
+
+export interface ShrinkOptions {
+  /** Plays histories, as many as `width`, that all have the same zones at the same steps. */
+  readonly playAll: (histories: readonly History[]) => Promise<(Failure | undefined)[]>;
+  readonly width: number;
+  /** ms since the epoch, when to make do with what there is. */
+  readonly until: number;
+}
+
+/** Shrinks a history that fails: whole changes first, then what is in them. */
+export async function shrink(history: History, failure: Failure, options: ShrinkOptions): Promise<Shrunk> {
+  let least: Shrunk = { history: history.slice(0, failure.step + 1), failure };
+  for (const parts of [changesOf, insidesOf]) least = await leaveOut(least, parts, options);
+  return least;
+}
+
+/** Leaves out as much as it can of what `parts` names: coarse at first, then one by one. */
+async function leaveOut(from: Shrunk, parts: (history: History) => Path[], { playAll, width, until }: ShrinkOptions): Promise<Shrunk> {
+  let least = from;
+  /** The first of these that still fails, after what all of them together give. */
+  const attempt = async (groups: readonly (readonly Path[])[]): Promise<(readonly Path[])[]> => {
+    const histories = groups.map((group) => without(least.history, group));
+    const settled = histories.filter(isSettled);
+    const failures = await playAll(settled);
+    const failing = new Map(settled.map((one, i) => [one, failures[i]] as const).filter(([, failure]) => failure !== undefined));
+    const found = histories.find((one) => failing.has(one));
+    const good = groups.filter((_, i) => failing.has(histories[i]!));
+    if (found !== undefined) least = { history: found, failure: failing.get(found)! };
+    return good;
+  };
+  for (let size = Math.ceil(parts(least.history).length / width), at = 0; Date.now() < until;) {
+    const groups = chunks(parts(least.history), size).slice(at, at + width);
+    if (groups.length === 0) {
+      if (size <= 1) break;
+      size = Math.ceil(size / 4);
+      at = 0;
       continue;
     }
-    least = { history: candidates[found]!, failure: failures[found]! };
-    at += found;
+    const before = least;
+    const good = await attempt(groups);
+    at += groups.length - good.length;
+    if (good.length < 2) continue;
+    // Each of them can go alone: all together, or the first half of them, if they may.
+    least = before;
+    await attempt([good.flat(), good.slice(0, Math.ceil(good.length / 2)).flat(), good[0]!]);
   }
   return least;
 }
 
-/** Every history with one thing less, the biggest things first. Steps stay where they are, so that zones do. */
-function smaller(history: History): History[] {
-  const withStep = (index: number, step: Step): History => history.map((one, i) => (i === index ? step : one));
-  const all = history.flatMap((step, s) => {
-    const withChanges = (changes: readonly Change[]): History => withStep(s, { ...step, changes });
-    const without = step.changes.map((_, c) => withChanges(step.changes.toSpliced(c, 1)));
-    const inside = step.changes.flatMap((change, c) =>
-      change.object === undefined ? [] : pieces(change.object).map((object) => withChanges(step.changes.with(c, { ...change, object }))),
-    );
-    return [...(step.changes.length > 1 ? [withChanges([])] : []), ...without, ...inside];
-  });
-  const sizes = new Map(all.map((one) => [one, JSON.stringify(one).length]));
-  return all.filter(isSettled).sort((a, b) => sizes.get(a)! - sizes.get(b)!);
+function chunks<T>(list: readonly T[], size: number): T[][] {
+  return Array.from({ length: Math.ceil(list.length / size) }, (_, i) => list.slice(i * size, (i + 1) * size));
 }
 
-/** A value with one element or field less, at any depth. */
-function pieces<T>(value: T): T[] {
-  if (Array.isArray(value))
-    return value.flatMap((element: unknown, i) => [value.toSpliced(i, 1), ...pieces(element).map((less) => value.with(i, less))]) as T[];
+const changesOf = (history: History): Path[] => history.flatMap(({ changes }, step) => changes.map((_, i) => [step, 'changes', i]));
+
+/** Every element and field of every object that can be left out. */
+const insidesOf = (history: History): Path[] =>
+  history.flatMap(({ changes }, step) => changes.flatMap(({ object }, i) => (object === undefined ? [] : pathsIn(object, [step, 'changes', i, 'object']))));
+
+function pathsIn(value: unknown, at: Path): Path[] {
+  if (Array.isArray(value)) return value.flatMap((element, i) => [[...at, i], ...pathsIn(element, [...at, i])]);
   if (typeof value !== 'object' || value === null) return [];
-  return Object.entries(value).flatMap(([key, field]) => {
-    const { [key]: _, ...rest } = value as Record<string, unknown>;
-    const inner = key === 'metadata' ? [] : pieces(field as unknown).map((less) => ({ ...value, [key]: less }));
-    return [...(FIXED.has(key) || key === 'spec' ? [] : [rest]), ...inner];
-  }) as T[];
+  return Object.entries(value).flatMap(([key, field]) => [
+    ...(FIXED.has(key) ? [] : [[...at, key]]),
+    ...(key === 'metadata' ? [] : pathsIn(field, [...at, key])),
+  ]);
+}
+
+/** A history without some of its parts. Steps stay where they are, so that zones do. */
+function without(history: History, paths: readonly Path[]): History {
+  const rest = structuredClone(history) as unknown;
+  // From the end, and inner parts first, so that no path moves before its turn.
+  for (const path of paths.toSorted(comparePaths).toReversed()) {
+    const parent = path.slice(0, -1).reduce((value, key) => (value as Record<string | number, unknown>)[key], rest);
+    const key = path.at(-1)!;
+    if (Array.isArray(parent)) parent.splice(key as number, 1);
+    else delete (parent as Record<string, unknown>)[key];
+  }
+  return rest as History;
+}
+
+function comparePaths(a: Path, b: Path): number {
+  const differs = a.findIndex((key, i) => key !== b[i]);
+  if (differs < 0) return a.length - b.length;
+  const [one, other] = [a[differs]!, b[differs]];
+  return other === undefined || one > other ? 1 : -1;
 }

@@ -43,7 +43,7 @@ describe('histories', () => {
     ['one endpoint alive in one slice, terminating in the other', [row(false)], [row(true)], true],
     ['one endpoint twice in one slice', [row(false), row(false)], [], true],
   ])('%s', (_, first, second, settled) => {
-    expect(isSettled([{ zone: '', changes: [slice('a-0', first), slice('a-1', second)] }])).toBe(settled);
+    expect(isSettled([{ zone: '', restart: false, changes: [slice('a-0', first), slice('a-1', second)] }])).toBe(settled);
   });
 
   test('two Services with one frontend are not settled', () => {
@@ -57,8 +57,8 @@ describe('histories', () => {
         spec: { type: 'ClusterIP', externalIPs: ['198.51.$.1'], ports: [{ protocol: 'TCP', port: 80 }] },
       },
     });
-    expect(isSettled([{ zone: '', changes: [service('a')] }])).toBe(true);
-    expect(isSettled([{ zone: '', changes: [service('a'), service('b')] }])).toBe(false);
+    expect(isSettled([{ zone: '', restart: false, changes: [service('a')] }])).toBe(true);
+    expect(isSettled([{ zone: '', restart: false, changes: [service('a'), service('b')] }])).toBe(false);
   });
 
   test('an object is placed in a region', () => {
@@ -75,7 +75,7 @@ describe('histories', () => {
     const history = generate(5);
     const isBad = (candidate: History): boolean => JSON.stringify(candidate).includes('"nodeName":"here"');
     expect(isBad(history)).toBe(true);
-    const failure = { step: history.length - 1, text: '', difference: undefined as never };
+    const failure = { step: history.length - 1, text: '' };
     const playAll = (some: readonly History[]) => Promise.resolve(some.map((one) => (isBad(one) ? failure : undefined)));
     const least = await shrink(history, failure, { playAll, width: 20, until: Date.now() + 10_000 });
     expect(isBad(least.history)).toBe(true);
@@ -172,6 +172,6 @@ describe('differences', () => {
     ['a masquerade', dnat(one), dnat({ ...one, masquerade: true }), ['masquerade']],
     ['affinity', dnat(one), { ...dnat(one), affinity: 60 }, ['affinity']],
   ])('%s', (_, theirs, ours, expected) => {
-    expect(differencesOf(question, theirs, ours).map((difference) => difference.in)).toEqual(expected);
+    expect(differencesOf(question, 'packet', theirs, ours).map((difference) => difference.in)).toEqual(expected);
   });
 });

@@ -2,25 +2,44 @@
 import { describe, expect, test } from 'vitest';
 import type { Caller } from '../../agent/explain/explain.ts';
 import { Explainer } from '../../agent/explain/explain.ts';
-import type { Address } from '../../agent/model/address.ts';
-import type { DesiredService, Protocol } from '../../agent/model/desired.ts';
+import type { Cidr } from '../../agent/model/address.ts';
+import { parseCidr } from '../../agent/model/address.ts';
+import type { DesiredAddress, DesiredNode, DesiredService, Protocol } from '../../agent/model/desired.ts';
 import { Planner } from '../../agent/plan/planner.ts';
-import { backend, changes, frontend, Maps, service } from './plan-maps.ts';
+import { at, backend, changes, frontend, Maps, service } from './plan-maps.ts';
 
 const VIP = '10.96.0.1';
-const NODE: Caller = { place: 'node', way: 'socket' };
-const POD: Caller = { place: 'pod', way: 'socket' };
-const OUTSIDE: Caller = { place: 'outside', way: 'packet' };
+/** An address of a Service that an interface of this node holds. */
+const HELD = '10.96.0.77';
+const range = (text: string): Cidr => parseCidr(text)!;
+const NODE: Caller = { place: 'node', way: 'socket', source: undefined };
+const POD: Caller = { place: 'pod', way: 'socket', source: undefined };
+const OUTSIDE: Caller = { place: 'outside', way: 'packet', source: undefined };
 const [HERE, THERE] = [{ ...backend('10.1.0.1'), local: true }, backend('10.2.0.2')];
 
-/** In words: "backend 10.1.0.1 10.2.0.2*" (* masqueraded), "drop". */
-function ask(init: Partial<DesiredService>, caller: Caller, protocol: Protocol = 'TCP'): string {
+const NO_NODE: DesiredNode = { pods4: undefined, pods6: undefined, detectsByDevice: false, serviceCidrs: [], ownsBeyond: false };
+/** Pods by 10.0.0.0/14, ServiceCIDR 10.96.0.0/16. */
+const KNOWN: DesiredNode = { ...NO_NODE, pods4: range('10.0.0.0/14'), serviceCidrs: [range('10.96.0.0/16')] };
+
+/** Maps that hold a service, and what else there is. */
+function written(init: Partial<DesiredService>, besides: { readonly addresses?: readonly DesiredAddress[]; readonly node?: DesiredNode } = {}): Maps {
   const maps = new Maps({ services: 16, frontends: 16, backends: 64, ringSlots: 4096 });
   const desired = service('web', { frontends: [frontend(VIP)], cluster: [HERE, THERE], local: [HERE], hasAny: true, ...init });
-  for (const write of new Planner(maps.snapshot()).planAll(changes([desired])).writes) maps.execute(write);
-  const { verdict, targets } = new Explainer(maps.snapshot()).explain({ address: VIP as Address, port: 80, protocol }, caller);
+  const addresses = new Map((besides.addresses ?? []).map((one) => [one.address, one]));
+  const all = changes([desired], { addresses, node: besides.node ?? NO_NODE });
+  for (const write of new Planner(maps.snapshot()).planAll(all).writes) maps.execute(write);
+  return maps;
+}
+
+/** In words: "backend 10.1.0.1 10.2.0.2*" (* masqueraded), "drop". */
+function say(maps: Maps, caller: Caller, to: { readonly address?: string; readonly port?: number; readonly protocol?: Protocol } = {}): string {
+  const { address = VIP, port = 80, protocol = 'TCP' } = to;
+  const explainer = new Explainer(maps.snapshot(), (own) => own === HELD);
+  const { verdict, targets } = explainer.explain({ address: at(address), port, protocol }, caller);
   return [verdict, ...targets.map((target) => `${target.backend.address}${target.masquerade ? '*' : ''}`)].join(' ');
 }
+
+const ask = (init: Partial<DesiredService>, caller: Caller, protocol: Protocol = 'TCP'): string => say(written(init, { node: KNOWN }), caller, { protocol });
 
 const nodePort = { frontends: [{ ...frontend(VIP), kind: 'NodePort' }] } as const;
 
@@ -48,16 +67,54 @@ describe('explain', () => {
   });
 
   test('what is no frontend is left alone', () => {
-    expect(ask({}, OUTSIDE, 'UDP')).toBe('pass');
-    expect(ask({}, NODE, 'UDP')).toBe('pass');
+    for (const caller of [NODE, POD, OUTSIDE]) expect(say(written({}), caller, { protocol: 'UDP' })).toBe('pass');
+  });
+
+  const packet = (place: Caller['place'], source: string): Caller => ({ place, way: 'packet', source: at(source) });
+  const local = { ...nodePort, externalLocal: true };
+
+  test.each([
+    ['a pod elsewhere is a pod by its range', packet('outside', '10.2.0.9'), KNOWN, 'backend 10.1.0.1 10.2.0.2*'],
+    ['without a range for the family nobody outside is', packet('outside', '10.2.0.9'), NO_NODE, 'backend 10.1.0.1'],
+    ['nor are pods of this node', packet('pod', '10.1.0.9'), NO_NODE, 'backend 10.1.0.1'],
+    ['unless devices tell', packet('pod', '10.1.0.9'), { ...NO_NODE, detectsByDevice: true }, 'backend 10.1.0.1 10.2.0.2'],
+    ['sockets of pods alike', POD, NO_NODE, 'backend 10.1.0.1'],
+    ['the node itself is never bound', packet('node', '192.0.2.1'), NO_NODE, 'backend 10.1.0.1* 10.2.0.2*'],
+    ['a pod that meets itself', packet('pod', '10.1.0.1'), KNOWN, 'backend 10.1.0.1* 10.2.0.2'],
+  ] as const)('external policy Local: %s', (_, caller, node, expected) => {
+    expect(say(written(local, { node }), caller)).toBe(expected);
+  });
+
+  test('source ranges let in whom they hold, before all else, and sockets leave them to packets', () => {
+    const init = { frontends: [{ ...frontend(VIP), kind: 'LoadBalancer' as const }], sourceRanges: [range('198.18.0.0/15'), range('10.1.0.0/16')] };
+    const maps = written(init);
+    expect(say(maps, packet('outside', '198.19.0.1'))).toBe('backend 10.1.0.1 10.2.0.2*');
+    expect(say(maps, packet('outside', '198.20.0.1'))).toBe('drop');
+    expect(say(maps, { ...POD, source: at('10.1.0.9') })).toBe('backend 10.1.0.1 10.2.0.2');
+    expect(say(maps, { ...POD, source: at('10.2.0.9') })).toBe('drop');
+    expect(say(maps, { ...NODE, source: at('192.0.2.1') })).toBe('drop');
+    expect(say(written({ ...init, cluster: [], hasAny: false }), packet('outside', '198.20.0.1'))).toBe('drop');
+    expect(say(written({ ...init, cluster: [], hasAny: false }), packet('outside', '198.19.0.1'))).toBe('reject');
+  });
+
+  test('what is no frontend, at addresses of Services', () => {
+    const owned = { owned: true, ping: false };
+    const addresses = [VIP, HELD, '203.0.113.1'].map((address) => ({ address: at(address), ...owned }));
+    const maps = written({}, { node: KNOWN, addresses });
+    for (const caller of [NODE, POD, OUTSIDE]) {
+      expect(say(maps, caller, { port: 81 })).toBe('reject');
+      expect(say(maps, caller, { address: '10.96.0.9' })).toBe('drop');
+      expect(say(maps, caller, { address: HELD })).toBe('pass');
+      expect(say(maps, caller, { address: '203.0.113.1' })).toBe('pass');
+      expect(say(maps, caller, { address: '192.0.2.1' })).toBe('pass');
+    }
+    expect(say(written({}, { node: { ...KNOWN, ownsBeyond: true }, addresses }), OUTSIDE, { address: '203.0.113.1' })).toBe('reject');
   });
 
   test('maps that contradict themselves are told', () => {
-    const maps = new Maps({ services: 16, frontends: 16, backends: 64, ringSlots: 4096 });
-    for (const write of new Planner(maps.snapshot()).planAll(changes([service('web', { frontends: [frontend(VIP)], cluster: [HERE] })])).writes)
-      maps.execute(write);
+    const maps = written({});
     maps.backends.clear();
-    const { verdict, why } = new Explainer(maps.snapshot()).explain({ address: VIP as Address, port: 80, protocol: 'TCP' }, NODE);
+    const { verdict, why } = new Explainer(maps.snapshot(), () => false).explain({ address: at(VIP), port: 80, protocol: 'TCP' }, NODE);
     expect(verdict).toBe('broken');
     expect(why.at(-1)).toMatch(/the set holds backend 1, which is not one of this service/);
   });
