@@ -25,9 +25,10 @@ interface SeenEvent {
   readonly reportingInstance: string;
 }
 
+/** Those of ours: the API server's own controllers tell events of Services, too. */
 async function events(kind: string, name: string): Promise<SeenEvent[]> {
   const { items } = JSON.parse(await cluster.plane.kubectl(['get', 'events.events.k8s.io', '-A', '-o', 'json'])) as { items: SeenEvent[] };
-  return items.filter(({ regarding }) => regarding.kind === kind && regarding.name === name);
+  return items.filter(({ regarding, reportingController }) => reportingController === 'maglane' && regarding.kind === kind && regarding.name === name);
 }
 
 async function read(node: LabNode, path: string): Promise<{ status: number; json: Record<string, unknown> }> {
@@ -53,6 +54,74 @@ describe('the health of a node', () => {
     await cluster.plane.kubectl(['delete', 'node', 'node-b']);
     await soon(async () => expect(cluster.agents[1]?.log.join('\n')).toContain('the Node object is deleted'));
     expect((await read(nodeB, '/healthz')).status).toBe(200);
+  });
+});
+
+describe('a healthCheckNodePort', () => {
+  const DUAL = { ipFamilyPolicy: 'RequireDualStack', ipFamilies: ['IPv4', 'IPv6'] };
+  const balanced = (name: string, port: number, more: object = {}) =>
+    service(name, {
+      type: 'LoadBalancer',
+      externalTrafficPolicy: 'Local',
+      healthCheckNodePort: port,
+      selector: { app: 'balanced' },
+      ports: [{ name: 'http', port: 80, targetPort: 'http' }],
+      ...more,
+    });
+
+  /** What a load balancer outside is told, by each address of a node: status, local endpoints. */
+  async function told(node: LabNode, port: number): Promise<(number | string)[][]> {
+    return Promise.all(
+      node.addresses.map(async (address) => {
+        const host = address.includes(':') ? `[${address}]` : address;
+        const answer = await cluster.lab.client.get(`http://${host}:${port}/`).catch((error: unknown) => String(error));
+        return typeof answer === 'string' ? ['no answer'] : [answer.status, (JSON.parse(answer.body) as { localEndpoints: number }).localEndpoints];
+      }),
+    );
+  }
+  const tells = (node: LabNode, port: number, expected: (number | string)[][]) => soon(async () => expect(await told(node, port), node.name).toEqual(expected));
+
+  test('tells load balancers which nodes have endpoints, of both families, as these come and go', async () => {
+    const { nodeA, nodeB } = cluster;
+    await cluster.addPod({ name: 'b-1', node: 'node-a', number: 21, labels: { app: 'balanced' }, ports: PORTS });
+    await cluster.plane.apply(balanced('balanced', 32_100, DUAL));
+    const [one, none] = [
+      [200, 1],
+      [503, 0],
+    ];
+    await tells(nodeA, 32_100, [one, one]);
+    await tells(nodeB, 32_100, [none, none]);
+    await cluster.addPod({ name: 'b-2', node: 'node-b', number: 22, labels: { app: 'balanced' }, ports: PORTS });
+    await tells(nodeB, 32_100, [one, one]);
+    await cluster.removePod('b-2');
+    await tells(nodeB, 32_100, [none, none]);
+    await cluster.plane.apply(balanced('balanced', 0, { ...DUAL, externalTrafficPolicy: 'Cluster', healthCheckNodePort: undefined }));
+    await tells(nodeA, 32_100, [['no answer'], ['no answer']]);
+    await cluster.plane.delete('service/balanced');
+  });
+
+  test('of an IPv4 Service answers on the IPv6 address of a node, too', async () => {
+    await cluster.plane.apply(balanced('single', 32_101));
+    onTestFinished(() => cluster.plane.delete('service/single'));
+    await tells(cluster.nodeA, 32_101, [
+      [200, 1],
+      [200, 1],
+    ]);
+  });
+
+  test('that is taken is an event on the Service', async () => {
+    const { nodeA } = cluster;
+    await nodeA.serve({ tcp: [32_102], address: '172.30.0.11' });
+    await cluster.plane.apply(balanced('taken', 32_102));
+    onTestFinished(() => cluster.plane.delete('service/taken'));
+    await soon(async () => {
+      const failed = { reason: 'FailedToStartServiceHealthcheck', type: 'Warning', note: expect.stringContaining('node node-a: Service default/taken') };
+      expect(await events('Service', 'taken')).toMatchObject([failed]);
+    });
+    await tells(cluster.nodeB, 32_102, [
+      [503, 0],
+      [503, 0],
+    ]);
   });
 });
 

@@ -147,6 +147,13 @@ export class Cluster implements AsyncDisposable {
     return pod;
   }
 
+  /** The latest agent on a node. @throws when there was none. */
+  agentOf(node: LabNode): Agent {
+    const agent = this.#agents.get(node);
+    if (agent === undefined) throw new Error(`no agent was started on ${node.name}`);
+    return agent;
+  }
+
   async startAgent(node: LabNode, env: Readonly<Record<string, string>> = {}): Promise<Agent> {
     const agent = await node.startAgent({ manifests: this.manifests.folder, args: this.#args, env });
     this.#agents.set(node, agent);

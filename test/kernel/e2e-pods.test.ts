@@ -3,10 +3,11 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import type { AttachedDevice } from '../../agent/dataplane/device-map.ts';
+import { Host } from '../support/lab/host.ts';
 import type { LabNode } from '../support/lab/node.ts';
 import { run } from '../support/lab/shell.ts';
 import { PATIENCE } from '../support/patience.ts';
-import { Cluster, until } from './e2e-cluster.ts';
+import { addressesOf, Cluster, until } from './e2e-cluster.ts';
 
 let cluster: Cluster;
 afterEach(() => cluster?.destroy());
@@ -50,6 +51,45 @@ test.each(['bridge', 'ptp'] as const)('%s: a pod that comes has its programs wit
   // Two commands, and two RCU grace periods, are in this.
   expect(Math.min(...waits)).toBeLessThan(500 * PATIENCE);
 });
+
+/** In the pod's network, but no socket of the agent's cgroup: as a virtual machine's, which no socket hook sees. */
+const bare = (pod: Host): Host => new Host(pod.name, pod.netns, cluster.client.cgroup, pod.addresses);
+
+const servers = async (host: Host, address: string): Promise<string[]> => {
+  const answers = await host.connect(address, 80, { count: 20, timeoutMs: 2_000 * PATIENCE });
+  return [...new Set(answers.map(({ server, error }) => error ?? server))].sort();
+};
+
+test.each(['bridge', 'ptp'] as const)(
+  '%s: a pod whose sockets no hook sees is served by its device: at once, across restarts, and not without',
+  async (podAttach) => {
+    cluster = await Cluster.start({ podAttach, pods: ['a2', 'b1'] });
+    const vips = ['10.96.0.10', 'fd00:96::10'];
+    const endpoints = addressesOf(cluster.pod('a2'), cluster.pod('b1'));
+    await cluster.apply('web', { ips: vips, tcp: 80, endpoints, algorithm: 'random' });
+    const machine = bare(await cluster.addPod('a1'));
+    try {
+      for (const vip of vips) expect(await servers(machine, vip), vip).toEqual(['a2', 'b1']);
+
+      const held = await machine.hold(vips[0]!, 80);
+      await cluster.agentOf(cluster.nodeA).kill();
+      expect(await held.echo()).toBe('ok');
+      for (const vip of vips) expect(await servers(machine, vip), vip).toEqual(['a2', 'b1']);
+      await cluster.startAgent(cluster.nodeA);
+      expect(await held.echo()).toBe('ok');
+      await held.release();
+      for (const vip of vips) expect(await servers(machine, vip), vip).toEqual(['a2', 'b1']);
+
+      await cluster.agentOf(cluster.nodeA).stop();
+      await cluster.nodeA.startAgent({ manifests: cluster.manifests.folder, args: ['--pod-devices', 'none'] });
+      for (const vip of vips) expect(await servers(machine, vip), vip).not.toContain('a2');
+      // The others have their sockets.
+      expect(await servers(cluster.pod('a1'), vips[0]!)).toEqual(['a2', 'b1']);
+    } finally {
+      machine.close();
+    }
+  },
+);
 
 test('a device without Ethernet headers is told, and so is one that is not there', async () => {
   cluster = await Cluster.start({ agentsOn: [], pods: ['a1'] });
