@@ -38,10 +38,10 @@ import { detectByDevice, ThisNode } from './this-node.ts';
  * @throws Error with one line when it cannot start (exit code 1).
  */
 export async function runAgent(resolved: Resolved, again: () => Promise<Resolved>): Promise<void> {
-  const { options, file } = resolved;
+  const { options, warnings, idle } = resolved;
   const log = createLog(options.logLevel, options.logFormat);
-  for (const warning of file?.warnings ?? []) log.warn(warning);
-  if (file !== undefined && file.idle.length > 0) log.info('these mean nothing to eBPF and have no effect', { options: file.idle.join(',') });
+  for (const warning of warnings) log.warn(warning);
+  if (idle.length > 0) log.info('these mean nothing to eBPF and have no effect', { options: idle.join(',') });
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => {

@@ -21,7 +21,7 @@ export interface ConfigWatch {
  * is no reason to end an agent that works. Options that differ are: started again, it has them all at once.
  */
 export function watchConfig({ resolved, again, log, changed }: ConfigWatch, signal: AbortSignal, everyMs = EVERY_MS): void {
-  const path = resolved.file?.path;
+  const { path } = resolved;
   if (path === undefined) return;
   const look = async (): Promise<void> => {
     try {

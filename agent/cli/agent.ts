@@ -2,12 +2,13 @@
 import { writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { Option } from 'commander';
+import { kubeProxyFlags } from '../config/kube-proxy-flags.ts';
 import { optionRows } from '../config/options.ts';
 import type { Flags, Resolved } from '../config/resolve.ts';
 import { configText, resolveOptions } from '../config/resolve.ts';
 import { UsageError } from '../config/usage-error.ts';
 
-/** Adds the flags that say how the agent runs: --config, every option, and kube-proxy's names for some. */
+/** Adds the flags that say how the agent runs: --config, every option, and kube-proxy's own flags. */
 export function addOptionFlags(command: Command): Command {
   command.option('--config <FILE>', 'the same options in YAML, by their names in camel case; or a KubeProxyConfiguration');
   for (const row of optionRows()) {
@@ -15,10 +16,11 @@ export function addOptionFlags(command: Command): Command {
     const help = row.default === '' ? row.help : `${row.help} (default: ${row.default})`;
     command.addOption(new Option(`${row.flag} ${boolean ? `[${row.value}]` : `<${row.value}>`}`, help));
   }
-  return command
-    .option('--hostname-override <NAME>', "as kube-proxy's: --node-name, trimmed and in lower case")
-    .option('-v, --v <N>', "as kube-proxy's: 4 and more is --log-level debug")
-    .allowExcessArguments(false);
+  for (const { flag, kind } of kubeProxyFlags()) {
+    const flags = `${flag === '-v' ? '-v, --v' : flag} ${kind === 'bool' ? '[true|false]' : '<VALUE>'}`;
+    command.addOption(new Option(flags).hideHelp());
+  }
+  return command.addHelpText('after', "\nkube-proxy's own flags are taken, too: docs/kube-proxy.md says what each does here.").allowExcessArguments(false);
 }
 
 /** Adds what `maglane agent` does besides running. */

@@ -151,31 +151,46 @@ export async function readKubeProxyConfiguration(fields: Readonly<Record<string,
   ]);
   const warnings = flatten(rest, '', file, settings).map((path) => `${file}: unknown field "${path}" is passed over`);
 
+  const read = await readSettings(
+    settings,
+    (path) => `${file}: ${path}`,
+    (path) => path,
+  );
+  return { ...read, warnings: [...warnings, ...read.warnings] };
+}
+
+/**
+ * What becomes of each field that is set.
+ * @param settings by path, all known. @param from says in a message where a field is set. @param name says in `idle` which it is.
+ * @throws UsageError for a wrong type, a bad value or an unknown feature gate.
+ */
+export async function readSettings(settings: Settings, from: (path: string) => string, name: (path: string) => string): Promise<ConfigFile> {
   const given = new Map<OptionKey, Given>();
-  const without = await otherGates(settings.get('featureGates'), file);
+  const warnings: string[] = [];
+  const idle: string[] = [];
   for (const [path, value] of settings) {
     const field = FIELDS[path] as Field;
-    const from = `${file}: ${path}`;
-    if (!field.type.holds(value)) throw new UsageError(from, value, field.type.right);
+    if (!field.type.holds(value)) throw new UsageError(from(path), value, field.type.right);
+    if (path === 'featureGates') idle.push(...(await otherGates(value, from(path))).map((gate) => `${name(path)}.${gate}`));
     if (field.sets !== undefined) {
       const written = field.text?.(value as never, settings);
-      if (written !== undefined) given.set(field.sets, { from, value: written });
+      if (written !== undefined) given.set(field.sets, { from: from(path), value: written });
     } else if (!isZero(value)) {
-      if (field.effect === 'idle') without.push(path);
-      else warnings.push(`${from} ${JSON.stringify(value)} has no effect here`);
+      if (field.effect === 'idle') idle.push(name(path));
+      else warnings.push(`${from(path)} ${JSON.stringify(value)} has no effect here`);
     }
   }
-  return { given, warnings, idle: without };
+  return { given, warnings, idle };
 }
 
 /** The gates that are named, but for the one that means something here. @throws UsageError for one that Kubernetes has not. */
-async function otherGates(given: unknown, file: string): Promise<string[]> {
+async function otherGates(given: unknown, from: string): Promise<string[]> {
   const names = isRecord(given) ? Object.keys(given).filter((name) => name !== 'AllowServiceExternalIPs') : [];
   if (names.length === 0) return [];
   const { FEATURE_GATES } = await import('./feature-gates.ts');
   const unknown = names.find((name) => !FEATURE_GATES.has(name));
-  if (unknown !== undefined) throw new UsageError(`${file}: featureGates`, unknown, 'a feature gate of Kubernetes 1.36');
-  return names.map((name) => `featureGates.${name}`);
+  if (unknown !== undefined) throw new UsageError(from, unknown, 'a feature gate of Kubernetes 1.36');
+  return names;
 }
 
 /** Collects what is set, by path; null is as good as absent. @returns the paths of unknown fields. */

@@ -1,9 +1,9 @@
 /** From a command line and the file it names to the options in force, with where each comes from. */
 import type { ConfigFile } from './file.ts';
 import { readConfigFile } from './file.ts';
+import { readKubeProxyFlags } from './kube-proxy-flags.ts';
 import type { AgentOptions, Given, OptionKey } from './options.ts';
 import { optionRows, readOptions } from './options.ts';
-import { UsageError } from './usage-error.ts';
 
 /** Flags of `maglane agent` by their names in camel case; true for one without a value. */
 export type Flags = Readonly<Record<string, string | true>>;
@@ -21,40 +21,34 @@ export interface Setting {
 export interface Resolved {
   readonly options: AgentOptions;
   readonly settings: readonly Setting[];
-  /** The --config file; undefined when there is none. */
-  readonly file: { readonly path: string; readonly warnings: ConfigFile['warnings']; readonly idle: ConfigFile['idle'] } | undefined;
+  /** Path of the --config file; undefined when there is none. */
+  readonly path: string | undefined;
+  /** For the log, a line each: what is set, has an effect in kube-proxy, and none here. */
+  readonly warnings: readonly string[];
+  /** Fields, by path, and flags of kube-proxy that are set and mean nothing to eBPF. */
+  readonly idle: readonly string[];
 }
 
 /**
- * Resolves the options: flags win over the file, the file over the defaults. kube-proxy's `--hostname-override`
- * and `-v` are read as what they set here, where Maglane's own flag is not given.
+ * Resolves the options: flags win over the file, the file over the defaults. kube-proxy's own flags are read as what
+ * they set here, where Maglane's own flag is not given.
  * @throws UsageError for what cannot be read.
  */
 export async function resolveOptions(flags: Flags): Promise<Resolved> {
   const path = typeof flags['config'] === 'string' ? flags['config'] : undefined;
-  const file = path === undefined ? undefined : await readConfigFile(path);
-  const given = new Map<OptionKey, Given>([...(file?.given ?? []), ...ofKubeProxy(flags)]);
+  const file = path === undefined ? NOTHING : await readConfigFile(path);
+  const ofKubeProxy = await readKubeProxyFlags(flags, path !== undefined);
+  const given = new Map<OptionKey, Given>([...file.given, ...ofKubeProxy.given]);
   for (const { key, flag } of optionRows()) {
     const value = flags[key];
     if (value !== undefined) given.set(key, { from: flag, value: value === true ? 'true' : value });
   }
   const options = readOptions(given);
   const settings = optionRows().map(({ key, flag, initial }) => ({ key, flag, ...(given.get(key) ?? { value: initial, from: 'default' }) }));
-  return { options, settings, file: path === undefined || file === undefined ? undefined : { path, warnings: file.warnings, idle: file.idle } };
+  return { options, settings, path, warnings: [...file.warnings, ...ofKubeProxy.warnings], idle: [...file.idle, ...ofKubeProxy.idle] };
 }
 
-/** kube-proxy's own flags that its DaemonSets carry beside --config, and that win over the file there, too. */
-function ofKubeProxy({ hostnameOverride, v }: Flags): [OptionKey, Given][] {
-  const given: [OptionKey, Given][] = [];
-  // Trimmed and in lower case, as kube-proxy takes it; "" is as good as absent.
-  const name = typeof hostnameOverride === 'string' ? hostnameOverride.trim().toLowerCase() : '';
-  if (name !== '') given.push(['nodeName', { from: '--hostname-override', value: name }]);
-  // klog's custom: 4 and more is for those who look for a fault. Written "-v=4", a short flag's value keeps the sign.
-  const verbosity = typeof v === 'string' ? v.replace(/^=/, '') : undefined;
-  if (verbosity !== undefined && !/^\d+$/.test(verbosity)) throw new UsageError('-v', verbosity, 'a whole number from 0');
-  if (verbosity !== undefined) given.push(['logLevel', { from: '-v', value: Number(verbosity) >= 4 ? 'debug' : 'info' }]);
-  return given;
-}
+const NOTHING: ConfigFile = { given: new Map(), warnings: [], idle: [] };
 
 /** Whether two resolutions come to the same. */
 export function sameSettings(one: Resolved, other: Resolved): boolean {

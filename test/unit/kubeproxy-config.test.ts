@@ -151,7 +151,7 @@ featureGates: {NFTablesProxyMode: true, AllowServiceExternalIPs: true}
 nftables: {masqueradeAll: true}
 enableProfiling: true
 `);
-    expect(file.idle).toEqual(['featureGates.NFTablesProxyMode', 'mode', 'ipvs.scheduler', 'ipvs.syncPeriod', 'conntrack.maxPerCore']);
+    expect(file.idle).toEqual(['mode', 'ipvs.scheduler', 'ipvs.syncPeriod', 'conntrack.maxPerCore', 'featureGates.NFTablesProxyMode']);
     expect(file.warnings).toEqual([`${path}: nftables.masqueradeAll true has no effect here`, `${path}: enableProfiling true has no effect here`]);
   });
 

@@ -31,6 +31,59 @@ describe('options in force', () => {
     await expect(resolveOptions({ v: 'high' })).rejects.toThrow('-v "high": expected a whole number from 0');
   });
 
+  test("kube-proxy's flags without a file set what its file would", async () => {
+    const flags = {
+      proxyMode: 'nftables',
+      bindAddress: 'fd00::7',
+      conntrackMaxPerCore: '0',
+      conntrackMin: '1',
+      masqueradeAll: true,
+      master: 'https://x',
+    } as const;
+    const more = { featureGates: 'AllowServiceExternalIPs=false,AllAlpha=true', iptablesLocalhostNodeports: 'false', v: '6', loggingFormat: 'json' };
+    const { options, settings, warnings, idle } = await resolveOptions({ ...flags, ...more, bootIdFile: '/x' });
+    expect(options).toMatchObject({
+      nodeIp: ['fd00::7'],
+      healthzBindAddress: { host: '::', port: 10256 },
+      metricsBindAddress: { host: '::1', port: 10249 },
+      allowServiceExternalIps: false,
+      localhostNodeports: false,
+      logLevel: 'debug',
+      logFormat: 'json',
+    });
+    expect(settings.find(({ key }) => key === 'localhostNodeports')?.from).toBe('--iptables-localhost-nodeports');
+    expect(warnings).toEqual([
+      '--master "https://x" has no effect here: the server that --kubeconfig names stands',
+      '--masquerade-all true has no effect here',
+    ]);
+    expect([...idle].sort()).toEqual(['--boot-id-file', '--conntrack-min', '--feature-gates.AllAlpha', '--proxy-mode']);
+    expect((await resolveOptions({ masqueradeAll: 'false', ipvsExcludeCidrs: '' })).warnings).toEqual([]);
+  });
+
+  test('its deprecated ports are addresses; 0 is none', async () => {
+    const { options } = await resolveOptions({ healthzPort: '0', metricsPort: '8080' });
+    expect(options).toMatchObject({ healthzBindAddress: undefined, metricsBindAddress: { host: '127.0.0.1', port: 8080 } });
+  });
+
+  test.each([
+    [{ proxyMode: 'userspace' }, '--proxy-mode "userspace": expected one of iptables, ipvs, nftables'],
+    [{ conntrackMin: '' }, '--conntrack-min "": expected a whole number from 0'],
+    [{ masqueradeAll: 'yes' }, '--masquerade-all "yes": expected true or false'],
+    [{ ipvsSyncPeriod: '30' }, '--ipvs-sync-period "30": expected a duration such as 30s or 1h30m'],
+    [{ featureGates: 'AllAlpha' }, '--feature-gates {}: expected a mapping of gates to true or false'],
+    [{ featureGates: 'NoSuchGate=true' }, '--feature-gates "NoSuchGate": expected a feature gate of Kubernetes 1.36'],
+    [{ healthzPort: 'x' }, '--healthz-port "0.0.0.0:x": expected ADDRESS:PORT'],
+  ])('a bad value is refused under the name of its flag: %j', async (flags, message) => {
+    await expect(resolveOptions(flags)).rejects.toThrow(message);
+  });
+
+  test('beside a file only those count that win over it, and each of the others is told', async () => {
+    writeFileSync(path, KUBE_PROXY);
+    const { options, warnings } = await resolveOptions({ config: path, bindAddress: '192.0.2.1', loggingFormat: 'json', hostnameOverride: 'flag' });
+    expect(options).toMatchObject({ nodeIp: [], logFormat: 'json', nodeName: 'flag' });
+    expect(warnings).toEqual(['--bind-address is passed over: --config stands']);
+  });
+
   test('written to a file, they come to the same', async () => {
     const given = await resolveOptions({ nodeIp: '10.0.0.1,fd00::1', localhostNodeports: 'false', maxFlows: '4096', nodeName: 'a' });
     writeFileSync(path, configText(given.settings));
