@@ -7,7 +7,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join, relative } from 'node:path';
 
 /** Exit code of tools/on-kernel and tools/components for "not on this machine". */
 const UNAVAILABLE = 69;
@@ -15,16 +15,27 @@ const UNAVAILABLE = 69;
 /** The part of vitest's JSON report that is read. */
 interface Report {
   readonly numPassedTests: number;
-  readonly numFailedTests: number;
   readonly numPendingTests: number;
   readonly numTodoTests: number;
   /** One for each file. */
-  readonly testResults: readonly { readonly status: string; readonly assertionResults: readonly { readonly status: string }[] }[];
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly message: string;
+    readonly assertionResults: readonly Assertion[];
+  }[];
+}
+
+interface Assertion {
+  readonly status: string;
+  readonly fullName: string;
+  readonly failureMessages: readonly string[];
 }
 
 interface Outcome {
   readonly passed: number;
-  readonly failed: number;
+  /** What failed, each with the first line of its message. */
+  readonly failed: readonly string[];
   readonly skipped: number;
   /** Why the project did not run; "" when it did. */
   readonly absent: string;
@@ -37,10 +48,13 @@ const results = join(root, 'build/vm');
 mkdirSync(results, { recursive: true });
 const outcomes = process.argv.slice(2).map((project) => ({ project, ...runProject(project) }));
 const sum = (of: (outcome: Outcome) => number): number => outcomes.reduce((total, outcome) => total + of(outcome), 0);
+const failed = outcomes.flatMap((outcome) => outcome.failed);
 
-console.log(`\n${sum((o) => o.passed)} passed, ${sum((o) => o.failed)} failed, ${sum((o) => o.skipped)} skipped`);
+// Last, where whoever sees only the end of a long output finds it.
+if (failed.length > 0) console.log(`\nFailed:\n  ${failed.join('\n  ')}`);
+console.log(`\n${sum((o) => o.passed)} passed, ${failed.length} failed, ${sum((o) => o.skipped)} skipped`);
 for (const { project, absent } of outcomes) if (absent !== '') console.log(`The ${project} tests did not run: ${absent}.`);
-process.exitCode = sum((o) => o.failed) > 0 || sum((o) => o.passed) === 0 ? 1 : 0;
+process.exitCode = failed.length > 0 || sum((o) => o.passed) === 0 ? 1 : 0;
 
 function runProject(project: string): Outcome {
   console.log(`\n== ${project} tests`);
@@ -51,7 +65,8 @@ function runProject(project: string): Outcome {
   const components = spawnSync('tools/components', { cwd: root, stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' });
   const folder = components.stdout.trim();
   if (components.status === UNAVAILABLE && process.env['REQUIRE_CLUSTER'] !== '1') return absent(folder);
-  if (components.status !== 0) return { passed: 0, failed: 1, skipped: 0, absent: folder || 'their API server could not be built' };
+  if (components.status !== 0)
+    return { passed: 0, failed: [`${project}: tools/components`], skipped: 0, absent: folder || 'their API server could not be built' };
   return vitest(project, ['env', `KUBEBUILDER_ASSETS=${folder}`, 'tools/on-kernel']);
 }
 
@@ -65,21 +80,29 @@ function vitest(project: string, prefix: readonly string[]): Outcome {
   if (status === UNAVAILABLE && process.env['REQUIRE_KERNEL'] !== '1') return absent('neither this machine nor a VM on it can run BPF programs');
   const outcome = readReport(report);
   // Without a failed test, something around the tests went wrong: a leak, a crash, an unhandled rejection.
-  return status !== 0 && outcome.failed === 0 ? { ...outcome, failed: 1 } : outcome;
+  return status !== 0 && outcome.failed.length === 0 ? { ...outcome, failed: [`${project}: vitest ended with ${status}`] } : outcome;
 }
 
 function absent(why: string): Outcome {
-  return { passed: 0, failed: 0, skipped: 0, absent: why };
+  return { passed: 0, failed: [], skipped: 0, absent: why };
 }
 
-/** A file that failed before its first test counts as one failed test; no report at all, too. */
+/** A file that failed before its first test counts as one failed test; no report at all is a failure, too. */
 function readReport(path: string): Outcome {
   let report: Report;
   try {
     report = JSON.parse(readFileSync(path, 'utf8')) as Report;
   } catch {
-    return { passed: 0, failed: 1, skipped: 0, absent: '' };
+    return { passed: 0, failed: [`${basename(path, '.json')}: no report`], skipped: 0, absent: '' };
   }
-  const broken = report.testResults.filter(({ status, assertionResults }) => status === 'failed' && !assertionResults.some((test) => test.status === 'failed'));
-  return { passed: report.numPassedTests, failed: report.numFailedTests + broken.length, skipped: report.numPendingTests + report.numTodoTests, absent: '' };
+  const failed = report.testResults.flatMap(({ name, status, message, assertionResults }) => {
+    const file = relative(root, name);
+    const tests = assertionResults.filter((test) => test.status === 'failed').map((test) => line(`${file}: ${test.fullName}`, test.failureMessages[0]));
+    return tests.length > 0 || status !== 'failed' ? tests : [line(file, message)];
+  });
+  return { passed: report.numPassedTests, failed, skipped: report.numPendingTests + report.numTodoTests, absent: '' };
+}
+
+function line(what: string, message = ''): string {
+  return `${what}: ${message.split('\n', 1)[0]}`;
 }

@@ -175,14 +175,19 @@ describe.each([
     expect(fit.length).toBeLessThan(names.length);
     const left = names.filter((name) => !fit.includes(name));
     const lines = agent.log.filter((line) => line.includes(`map ${map}`));
-    expect(lines).toEqual(left.map((name) => expect.stringMatching(new RegExp(`Service e2e/${name}: .* does not fit .*${option} would be right`))));
-    expect(await metric(node, 'maglane_refused_total{reason="capacity"}')).toBe(left.length);
-    expect(await metric(node, 'maglane_problems{reason="capacity"}')).toBe(left.length);
+    // The addresses of Services, which unknown ports are rejected by, come last into the map of frontends, and are no object of their own.
+    const unowned = map === 'frontends' ? [expect.stringMatching(new RegExp(`no room for all addresses of Services .*${option} would be right`))] : [];
+    expect(lines).toEqual([
+      ...left.map((name) => expect.stringMatching(new RegExp(`Service e2e/${name}: .* does not fit .*${option} would be right`))),
+      ...unowned,
+    ]);
+    expect(await metric(node, 'maglane_refused_total{reason="capacity"}')).toBe(lines.length);
+    expect(await metric(node, 'maglane_problems{reason="capacity"}')).toBe(lines.length);
 
     for (const name of fit.slice(0, 4)) manifests.remove(`${name}.json`);
     const wanted = [...fit.slice(4), ...left].sort();
     await until('all that is left fits', async () => (await serving()).join() === wanted.join());
-    await until('no problem stands', async () => (await metric(node, 'maglane_problems{reason="capacity"}')) === 0);
+    await until('no problem of a Service stands', async () => (await metric(node, 'maglane_problems{reason="capacity"}')) === unowned.length);
     expect(agent.log.filter((line) => line.includes(`map ${map}`))).toEqual(lines);
   });
 });
