@@ -27,15 +27,18 @@ export class Cluster implements AsyncDisposable {
     this.agents = agents;
   }
 
-  /** Builds it; the agents serve when this resolves. Nothing is left behind when it throws. */
-  static async start(): Promise<Cluster> {
+  /**
+   * Builds it; the agents serve when this resolves. Nothing is left behind when it throws.
+   * @param options for the agents, besides those that any cluster needs.
+   */
+  static async start(options: readonly string[] = []): Promise<Cluster> {
     const lab = await Lab.create();
     try {
       const plane = await ControlPlane.start({ host: lab.control });
       try {
         await plane.apply(...lab.nodes.map(({ name, addresses }, n) => objects.node(name, addresses, podCidrs(n + 1))));
         const kubeconfig = await plane.agentKubeconfig();
-        const args = ['--source', 'kubernetes', '--kubeconfig', kubeconfig];
+        const args = ['--source', 'kubernetes', '--kubeconfig', kubeconfig, ...options];
         return new Cluster(lab, plane, await Promise.all(lab.nodes.map((node) => node.startAgent({ args }))));
       } catch (error) {
         await plane.stop();

@@ -1,0 +1,8 @@
+import { readFileSync } from 'node:fs';
+import { expect, test } from 'vitest';
+import { acceptancePage, acceptanceTests } from '../../tools/acceptance.ts';
+
+test('the page of the acceptance list says what the tests are', { timeout: 60_000 }, () => {
+  const page = readFileSync(new URL('../../docs/acceptance.md', import.meta.url), 'utf8');
+  expect(page, 'node tools/acceptance.ts > docs/acceptance.md makes it anew').toBe(acceptancePage(acceptanceTests()));
+});
