@@ -86,10 +86,10 @@ const FIELDS: Readonly<Record<string, Field>> = {
   'logging.options': idle(mapping),
   // Trimmed and in lower case, as kube-proxy takes it (k8s.io/component-helpers/node/util.GetHostname).
   hostnameOverride: sets('nodeName', text, (name: string) => orDefault(name.trim().toLowerCase())),
-  // Takes the place of the Node's address of its family, and moves the defaults below.
+  // Takes the place of the Node's address of its family, and moves the defaults below (SetDefaults_KubeProxyConfiguration).
   bindAddress: sets('nodeIp', address, (value: string) => (isUnspecified(value) ? undefined : value)),
-  healthzBindAddress: sets('healthzBindAddress', text, (value: string, all) => withPort(value, isIPv6(all) ? '[::]' : '0.0.0.0', 10_256)),
-  metricsBindAddress: sets('metricsBindAddress', text, (value: string, all) => withPort(value, isIPv6(all) ? '[::1]' : '127.0.0.1', 10_249)),
+  healthzBindAddress: sets('healthzBindAddress', text, (value: string, all) => value || (isIPv6(all) ? '[::]:10256' : '0.0.0.0:10256')),
+  metricsBindAddress: sets('metricsBindAddress', text, (value: string, all) => value || (isIPv6(all) ? '[::1]:10249' : '127.0.0.1:10249')),
   bindAddressHardFail: idle(bool),
   enableProfiling: missing(bool),
   showHiddenMetricsForVersion: idle(text),
@@ -219,11 +219,4 @@ function isUnspecified(address: string): boolean {
 
 function isIPv6(all: Settings): boolean {
   return isIP(String(all.get('bindAddress') ?? '')) === 6;
-}
-
-/** "" is the default for the family, an address alone gets the usual port (SetDefaults_KubeProxyConfiguration). */
-function withPort(value: string, host: string, port: number): string {
-  if (value === '') return `${host}:${port}`;
-  const family = isIP(value);
-  return family === 0 ? value : `${family === 6 ? `[${value}]` : value}:${port}`;
 }

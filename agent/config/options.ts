@@ -122,8 +122,13 @@ const TABLE = {
     default: '1024',
     help: 'devices with programs: the uplinks, the tunnels, and one for each pod of this node',
   }),
-  healthzBindAddress: option({ value: 'IP:PORT|off', read: bindAddress, default: '0.0.0.0:10256', help: '/healthz and /livez' }),
-  metricsBindAddress: option({ value: 'IP:PORT|off', read: bindAddress, default: '127.0.0.1:10249', help: '/metrics, /proxyMode, /configz, /statusz, /flagz' }),
+  healthzBindAddress: option({ value: 'IP[:PORT]|off', read: bindAddress(10_256), default: '0.0.0.0:10256', help: '/healthz and /livez' }),
+  metricsBindAddress: option({
+    value: 'IP[:PORT]|off',
+    read: bindAddress(10_249),
+    default: '127.0.0.1:10249',
+    help: '/metrics, /proxyMode, /configz, /statusz, /flagz',
+  }),
   logLevel: option({ value: 'debug|info|warn|error', read: oneOf('debug', 'info', 'warn', 'error'), default: 'info', help: 'the least that is logged' }),
   logFormat: option({ value: 'text|json', read: oneOf('text', 'json'), default: 'text', help: 'one line an entry, to standard error' }),
 } as const;

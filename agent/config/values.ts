@@ -57,15 +57,18 @@ export interface BindAddress {
   readonly port: number;
 }
 
-/** "127.0.0.1:10249", "[::1]:10249"; "" or "off" for no server. */
-export const bindAddress: Reader<BindAddress | undefined> = (value) => {
-  if (value === '' || value === 'off') return undefined;
-  const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(value);
-  const host = match?.[1] ?? match?.[2] ?? '';
-  const port = Number(match?.[3]);
-  if (match === null || isIP(host) === 0 || port > 65535) return new Expected('ADDRESS:PORT such as 127.0.0.1:10249 or [::1]:10249, or off');
-  return { host, port };
-};
+/** "127.0.0.1:10249", "[::1]:10249"; an address alone is at `standard`, as in kube-proxy; "" or "off" for no server. */
+export function bindAddress(standard: number): Reader<BindAddress | undefined> {
+  return (value) => {
+    if (value === '' || value === 'off') return undefined;
+    if (isIP(value) !== 0) return { host: value, port: standard };
+    const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(value);
+    const host = match?.[1] ?? match?.[2] ?? '';
+    const port = Number(match?.[3]);
+    if (match === null || isIP(host) === 0 || port > 65535) return new Expected('ADDRESS:PORT such as 127.0.0.1:10249 or [::1]:10249, or off');
+    return { host, port };
+  };
+}
 
 /** A range of ports, both ends included. */
 export interface PortRange {

@@ -40,7 +40,9 @@ export const DIFFERENCES: readonly Deliberate[] = [
   { name: 'Slices that disagree about an endpoint are read in the order of their names' },
   { name: 'ServiceCIDRs count at once' },
   { name: "A health check node port answers on the node's other family" },
+  { name: 'A node is healthy only when it serves' },
   { name: 'An endpoint port out of range is refused alone' },
   { name: 'A long name does no harm' },
+  { name: 'A list of source ranges that cannot be read lets nobody in' },
   { name: 'A UDP flow leaves its backend whenever that stops serving it' },
 ];

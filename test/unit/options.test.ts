@@ -52,6 +52,10 @@ describe('options', () => {
     expect(options.snatPorts).toEqual({ min: 50000, max: 50999 });
     expect(options.healthzBindAddress).toEqual({ host: '::1', port: 0 });
     expect(read({ metricsBindAddress: 'off' }).metricsBindAddress).toBeUndefined();
+    expect(read({ metricsBindAddress: '::', healthzBindAddress: '192.0.2.1' })).toMatchObject({
+      metricsBindAddress: { host: '::', port: 10249 },
+      healthzBindAddress: { host: '192.0.2.1', port: 10256 },
+    });
   });
 
   test.each<[OptionKey, string, string]>([

@@ -257,7 +257,8 @@ function list(items: readonly KubernetesObject[]): string {
   return JSON.stringify({ apiVersion: 'v1', kind: 'List', items });
 }
 
-function binaries(): string {
+/** The folder of Kubernetes' programs. @throws Error when nothing says where it is. */
+export function binaries(): string {
   const folder = process.env['KUBEBUILDER_ASSETS'];
   if (folder === undefined || folder === '') throw new Error('KUBEBUILDER_ASSETS is not set: `make test-cluster` builds the binaries and sets it');
   return folder;
