@@ -1,6 +1,6 @@
 /** The acceptance list: Services as people create, change and delete them. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import type { Host } from '../support/lab/host.ts';
 import { soon } from './cluster.ts';
 import { expectNobody, expectReached, expectRefused, expectSourceOf, expectSticky } from './callers.ts';
@@ -26,6 +26,7 @@ beforeAll(async () => {
   inside = [await world.pod('caller', world.nodeA, 100), world.nodeA, world.nodeB];
 });
 
+afterEach(() => world.tidy());
 afterAll(async () => world?.[Symbol.asyncDispose]());
 
 test('serve a basic endpoint from pods', async () => {
@@ -59,7 +60,6 @@ test('serve multiport endpoints from pods', async () => {
   await expectRefused(inside, web.clusterIP('two'));
   await web.slice('-two', ports.slice(1), [a1]);
   await expectReached(inside, [...web.clusterIP('one'), ...web.clusterIP('two')], a1);
-  await web.delete();
 });
 
 test('serve endpoints on same port and different protocols', async () => {
@@ -74,7 +74,6 @@ test('serve endpoints on same port and different protocols', async () => {
     inside,
     web.clusterIP('udp').map((target) => ({ ...target, way: 'tcp' })),
   );
-  await web.delete();
 });
 
 test('be able to create a functioning NodePort service', async () => {
@@ -106,7 +105,6 @@ test.each([
   await web.scale(a1);
   await expectReached(inside, web.clusterIP(), a1);
   if (spec.type === 'NodePort') await expectReached(world.client, web.nodePort(world.nodeB), a1);
-  await web.delete();
 });
 
 test.each([
@@ -118,7 +116,6 @@ test.each([
   const was = [...web.clusterIP(), ...(type === 'NodePort' ? web.nodePort(world.nodeA) : [])];
   await web.change({ spec: AS_EXTERNAL_NAME });
   await expectNobody(inside, was);
-  await web.delete();
 });
 
 /** What holds for affinity, whichever the frontend. */
@@ -130,7 +127,6 @@ const FRONTENDS = [
 test.each(FRONTENDS)('have session affinity work for $frontend', async ({ type, targets, callers }) => {
   const web = await world.expose('sticky', { type, ports: WEB, ...AFFINITY }, a1, a2, b1);
   await expectSticky(callers(), targets(web));
-  await web.delete();
 });
 
 test.each(FRONTENDS)('be able to switch session affinity for $frontend', async ({ type, targets, callers }) => {
@@ -140,7 +136,6 @@ test.each(FRONTENDS)('be able to switch session affinity for $frontend', async (
   await expectSticky(callers(), targets(web));
   await web.change({ spec: { sessionAffinity: 'None', sessionAffinityConfig: null } });
   await expectReached(callers(), targets(web), [a1, b1]);
-  await web.delete();
 });
 
 test.each(FRONTENDS)('session affinity timeout work for $frontend', async ({ type, targets, callers }) => {
@@ -161,7 +156,6 @@ test.each(FRONTENDS)('session affinity timeout work for $frontend', async ({ typ
       });
     }),
   );
-  await web.delete();
 });
 
 test('secure master service', async () => {
@@ -178,14 +172,12 @@ test('pods hairpin back to themselves', async () => {
   ];
   const web = await world.expose('hairpin', { type: 'NodePort', ports }, a1);
   await expectReached(a1, [...web.clusterIP('http'), ...web.clusterIP('dns'), ...web.nodePort(world.nodeA, 'http')], a1);
-  await web.delete();
 });
 
 test('preserve source pod IP for cluster IP traffic', async () => {
   const web = await world.expose('source', { ports: WEB }, a1, b1);
   const [caller] = inside as readonly [Host];
   for (const pod of [caller, b1, a2]) await expectSourceOf(pod, web.clusterIP(), pod.addresses);
-  await web.delete();
 });
 
 test('up and down services', async () => {
@@ -199,7 +191,6 @@ test('up and down services', async () => {
   const third = await world.expose('third', { ports: WEB }, a2);
   await expectReached(inside, third.clusterIP(), a2);
   await expectReached(inside, second.clusterIP(), b1);
-  for (const one of [second, third]) await one.delete();
 });
 
 test('work after the service has been recreated', async () => {
@@ -211,7 +202,6 @@ test('work after the service has been recreated', async () => {
   const after = await world.expose('again', { ports: WEB, clusterIP: clusterIPs[0], clusterIPs }, a1);
   expect(after.object.spec.clusterIPs).toEqual(clusterIPs);
   await expectReached(inside, after.clusterIP(), a1);
-  await after.delete();
 });
 
 test('updated after adding or deleting ports', async () => {
@@ -228,7 +218,6 @@ test('updated after adding or deleting ports', async () => {
   await web.scale(a1);
   await expectNobody(inside, targets.one);
   await expectReached(inside, targets.two, a1);
-  await web.delete();
 });
 
 test('same port number different protocols on NodePort', async () => {
@@ -241,7 +230,6 @@ test('same port number different protocols on NodePort', async () => {
   await web.change({ spec: { type: 'NodePort', ports: ports.map((port) => ({ ...port, nodePort: 30_888 })) } });
   const everywhere = [world.nodeA, world.nodeB];
   await expectReached([world.client, ...inside], [...web.nodePort(everywhere, 'tcp'), ...web.nodePort(everywhere, 'udp')], [a1, b1]);
-  await web.delete();
 });
 
 test('ExternalIP not assigned to a node', async () => {
@@ -249,7 +237,6 @@ test('ExternalIP not assigned to a node', async () => {
   await expectReached([world.client, ...inside], web.externalIP(), [a1, b1]);
   await web.change({ spec: { externalIPs: null } });
   await expectNobody(inside, [{ way: 'tcp', address: '203.0.113.99', port: 80 }]);
-  await web.delete();
 });
 
 test('rejected when no endpoints exist', async () => {
@@ -260,7 +247,6 @@ test('rejected when no endpoints exist', async () => {
   await expectRefused([world.client, ...inside], [...web.nodePort(here, 'http'), ...web.externalIP('http'), ...web.loadBalancer(world.nodeA, 'http')]);
   await expectRefused(inside, [...web.clusterIP('http'), ...web.clusterIP('dns')]);
   await expectRefused(world.client, web.nodePort(here, 'dns'));
-  await web.delete();
 });
 
 test('service-proxy-name label', async () => {
@@ -273,7 +259,6 @@ test('service-proxy-name label', async () => {
   await expectNobody(inside, ours.clusterIP());
   await ours.change({ metadata: { labels: { 'service.kubernetes.io/service-proxy-name': null } } });
   await expectReached(inside, ours.clusterIP(), a1);
-  for (const one of [ours, theirs]) await one.delete();
 });
 
 test('headless label', async () => {
@@ -285,7 +270,6 @@ test('headless label', async () => {
   await expectNobody(inside, headless.clusterIP());
   await headless.label('service.kubernetes.io/headless', null);
   await expectReached(inside, headless.clusterIP(), a1);
-  for (const one of [ours, headless]) await one.delete();
 });
 
 test('the other services were not disturbed', () => world.expectOthersUndisturbed());

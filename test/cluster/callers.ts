@@ -15,11 +15,11 @@ export interface Target {
 type Callers = Host | readonly Host[];
 const callersOf = (callers: Callers): readonly Host[] => ('name' in callers ? [callers] : callers);
 
-/** Runs `check` for every caller and target until it passes. */
+/** Runs `check` for every caller and target, all at once, until each passes. */
 async function eventually(callers: Callers, targets: readonly Target[], check: (caller: Host, target: Target, label: string) => Promise<void>): Promise<void> {
   expect(targets.length, 'targets to call').toBeGreaterThan(0);
-  for (const caller of callersOf(callers))
-    for (const target of targets) await soon(() => check(caller, target, `${caller.name}, ${target.way} ${target.address} ${target.port}`));
+  const pairs = callersOf(callers).flatMap((caller) => targets.map((target) => ({ caller, target })));
+  await Promise.all(pairs.map(({ caller, target }) => soon(() => check(caller, target, `${caller.name}, ${target.way} ${target.address} ${target.port}`))));
 }
 
 /** Every caller meets exactly these at every target. */

@@ -9,7 +9,7 @@ import type { LabNode } from '../support/lab/node.ts';
 import type { Target } from './callers.ts';
 import { expectReached } from './callers.ts';
 import type { Way } from './cluster.ts';
-import { Cluster, soon } from './cluster.ts';
+import { Cluster } from './cluster.ts';
 
 export interface ExposedPort {
   /** @default "" */
@@ -43,6 +43,7 @@ export class World implements AsyncDisposable {
   readonly api: Api;
   readonly #nodeOf = new Map<Host, LabNode>();
   readonly #bystanders: Traffic[] = [];
+  readonly #tidy: (() => Promise<void>)[] = [];
 
   private constructor(cluster: Cluster, api: Api) {
     this.cluster = cluster;
@@ -57,6 +58,7 @@ export class World implements AsyncDisposable {
       const world = new World(cluster, await Api.start(cluster.plane, cluster.lab.control));
       for (const node of cluster.lab.nodes) for (const range of VIA[node.name as 'node-a']) await cluster.lab.routeThrough(range, node);
       await world.#stand();
+      world.#tidy.length = 0;
       return world;
     } catch (error) {
       await cluster[Symbol.asyncDispose]();
@@ -94,8 +96,19 @@ export class World implements AsyncDisposable {
     const dual = { ipFamilyPolicy: 'RequireDualStack', ipFamilies: FAMILIES };
     const object = { apiVersion: 'v1', kind: 'Service', metadata: { name, ...(spec['metadata'] as object) }, spec: { ...dual, ...spec, metadata: undefined } };
     const exposed = new Exposed(this, name, await this.api.create<ServiceObject>(SERVICES, object));
+    this.later(() => exposed.delete());
     if (spec['selector'] === undefined) await exposed.scale(...endpoints);
     return exposed;
+  }
+
+  /** What `tidy` is to do: a test need not end well for that. */
+  later(undo: () => Promise<void>): void {
+    this.#tidy.push(undo);
+  }
+
+  /** After each test: removes the Services that it exposed, and whatever it asked for. */
+  async tidy(): Promise<void> {
+    for (const undo of this.#tidy.splice(0).toReversed()) await undo();
   }
 
   /** Which node a host is, or hangs on. */
@@ -111,16 +124,6 @@ export class World implements AsyncDisposable {
       const { errors, answers } = await traffic.tally();
       expect(errors).toEqual({});
       expect(answers).toBeGreaterThan(0);
-    }
-  }
-
-  /** Whether an agent's programmed state mentions `text`: to know that a change has arrived that no connection could tell. */
-  async expectProgrammed(name: string, check: (services: string) => void): Promise<void> {
-    for (const node of this.cluster.lab.nodes) {
-      await soon(async () => {
-        const services = (await node.inspect<{ name: string }[]>('services')).filter((service) => service.name === name);
-        check(JSON.stringify(services));
-      });
     }
   }
 
@@ -174,9 +177,9 @@ export class Exposed {
 
   /** What a cloud's controller writes: addresses of a load balancer that sends to these nodes. */
   async balance(...nodes: readonly LabNode[]): Promise<void> {
-    const last = Number(this.#object.spec.ports?.[0]?.nodePort ?? 0) % 100;
+    const last = (Number(this.#object.spec.ports?.[0]?.nodePort ?? 0) % 100) + 1;
     const ips = nodes.flatMap((node) =>
-      node.name === 'node-a' ? [`203.0.113.${last + 1}`, `2001:db8:a::${last}`] : [`203.0.113.${last + 129}`, `2001:db8:b::${last}`],
+      node.name === 'node-a' ? [`203.0.113.${last}`, `2001:db8:a::${last}`] : [`203.0.113.${last + 128}`, `2001:db8:b::${last}`],
     );
     this.#object = await this.#world.api.patch(`${SERVICES}/${this.name}/status`, { status: { loadBalancer: { ingress: ips.map((ip) => ({ ip })) } } });
   }

@@ -58,9 +58,12 @@ export class Api implements AsyncDisposable {
     return this.#request('PATCH', path, patch, MERGE);
   }
 
-  /** Deletes an object, or a whole collection, at once. Nothing happens when it is not there. */
-  async delete(path: string): Promise<void> {
-    await this.#request('DELETE', `${path}?gracePeriodSeconds=0`).catch((error: unknown) => {
+  /**
+   * Deletes an object, or a whole collection. Nothing happens when it is not there.
+   * @param graceSeconds a Pod that is given any stays, as terminating: no kubelet ends it. @default 0: at once
+   */
+  async delete(path: string, graceSeconds = 0): Promise<void> {
+    await this.#request('DELETE', `${path}?gracePeriodSeconds=${graceSeconds}`).catch((error: unknown) => {
       if (!(error instanceof ApiError && error.status === 404)) throw error;
     });
   }
