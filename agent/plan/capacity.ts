@@ -3,8 +3,8 @@ import type { DesiredService } from '../model/desired.ts';
 import type { Problem } from '../model/problem.ts';
 import type { Capacity } from './held.ts';
 
-/** What a service found no room in; "table": only its Maglev table did not fit, it is served without. */
-export type Shortage = 'services' | 'frontends' | 'backends' | 'ring' | 'table' | 'ranges';
+/** What a service found no room in. */
+export type Shortage = 'services' | 'frontends' | 'backends' | 'ring' | 'ranges';
 
 /** Map, size and option. */
 const OPTIONS = {
@@ -12,7 +12,6 @@ const OPTIONS = {
   frontends: ['frontends', 'frontends', '--max-frontends'],
   backends: ['backends', 'backends', '--max-backends'],
   ring: ['ring', 'ringSlots', '--ring-slots'],
-  table: ['ring', 'ringSlots', '--ring-slots'],
   ranges: ['source_ranges', 'sourceRanges', '--max-source-ranges'],
 } as const;
 
@@ -24,8 +23,8 @@ const OPTIONS = {
 export function shortageProblem(desired: DesiredService, short: Shortage, capacity: Capacity, isHeld: boolean): Problem {
   const [map, size, option] = OPTIONS[short];
   const unit = size === 'ringSlots' ? 'slots' : 'entries';
-  const effect = short === 'table' ? 'has no room for its Maglev table in' : isHeld ? 'has grown beyond' : 'does not fit into';
-  const until = short === 'table' ? ' (backends are chosen at random until then)' : isHeld ? ' (it keeps what it has)' : '';
+  const effect = isHeld ? 'has grown beyond' : 'does not fit into';
+  const until = isHeld ? ' (it keeps what it has)' : '';
   const port = desired.portName === '' ? '' : `${desired.portName}/`;
   return {
     object: `Service ${desired.namespace}/${desired.name}`,
@@ -34,4 +33,15 @@ export function shortageProblem(desired: DesiredService, short: Shortage, capaci
     message: `${effect} the map ${map}, which has ${capacity[size]} ${unit}: a larger ${option} would be right${until}`,
     reason: 'capacity',
   };
+}
+
+/** What stands in `Plan.problems` for all Maglev tables together: there may be thousands without room. */
+export const TABLES_KEY = 'tables';
+
+/** One line for all services that are served without their Maglev tables. */
+export function tablesProblem({ ringSlots }: Capacity): Problem {
+  const message =
+    `has no room for all Maglev tables in its ${ringSlots} slots: a larger --ring-slots would be right ` +
+    '(backends of the other services are chosen at random until then)';
+  return { object: 'map ring', field: '', value: '', message, reason: 'capacity' };
 }

@@ -20,8 +20,8 @@ export interface Plan {
   readonly writes: readonly Write[];
   /** Undefined when nothing was retired. */
   readonly retired: Retired | undefined;
-  /** Standing problems that changed, by service, or of all addresses or the node; undefined: it has none any more. */
-  readonly problems: ReadonlyMap<ServiceKey | 'addresses' | 'node', Problem | undefined>;
+  /** Standing problems that changed, by service, or of all addresses, all tables or the node; undefined: it has none any more. */
+  readonly problems: ReadonlyMap<ServiceKey | 'addresses' | 'tables' | 'node', Problem | undefined>;
 }
 
 export class Draft {

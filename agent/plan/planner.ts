@@ -10,7 +10,7 @@ import type { Delta } from '../model/model.ts';
 import type { Problem } from '../model/problem.ts';
 import { Addresses } from './addresses.ts';
 import type { Shortage } from './capacity.ts';
-import { shortageProblem } from './capacity.ts';
+import { shortageProblem, TABLES_KEY, tablesProblem } from './capacity.ts';
 import type { Plan, Retired } from './draft.ts';
 import { Draft } from './draft.ts';
 import type { Entry } from './entry.ts';
@@ -55,6 +55,9 @@ export class Planner {
   readonly #slots: Slots;
   readonly #sets: Sets;
   readonly #refused = new Map<ServiceKey, { readonly desired: DesiredService; readonly problem: Problem }>();
+  /** Services with sets that lack their Maglev tables. */
+  readonly #tableless = new Set<Entry>();
+  #lacksTables = false;
   /** Something was freed since the refused were last tried. */
   #hasRoom = false;
   /** With what an earlier agent retired and did not live to reclaim. */
@@ -151,7 +154,10 @@ export class Planner {
     if (this.#hasRoom) {
       this.#hasRoom = false;
       for (const [key, { desired }] of this.#refused) if (!changes.has(key)) this.#serve(desired, draft);
+      // Thousands may wait, and what was freed is rarely enough for more than one: the first that finds no room ends the round.
+      for (const entry of this.#tableless) if (!this.#giveTables(entry, draft)) break;
     }
+    this.#tellTables(draft);
     this.#addresses.put(addresses, this.#frontendRoom, this.#capacity.frontends, draft);
     if (node !== undefined) this.#node.set(node, this.#capacity.serviceCidrs, draft);
     return draft.finish();
@@ -179,6 +185,7 @@ export class Planner {
     draft.serviceDeletes.push(entry.service.id);
     draft.retired.services.push(entry.service.id);
     this.#services.delete(key);
+    this.#tableless.delete(entry);
   }
 
   #dropFrontend(key: string, frontend: HeldFrontend, draft: Draft): void {
@@ -191,7 +198,7 @@ export class Planner {
   #serve(desired: DesiredService, draft: Draft): void {
     const entry = this.#services.get(desired.key);
     const short = this.#apply(desired, draft);
-    if (short !== undefined && short !== 'table' && entry !== undefined) {
+    if (short !== undefined && entry !== undefined) {
       const ranges = this.#ranges.heldOf(entry.service.id, desired.sourceRanges ?? []);
       this.#apply(onlyHeld(desired, entry.frontends, entry.backends, ranges), draft);
     }
@@ -210,7 +217,7 @@ export class Planner {
     if (known?.problem.message !== refused?.problem.message) draft.problems.set(key, refused?.problem);
   }
 
-  /** @returns what it found no room in; then nothing was done, except for "table". */
+  /** @returns what it found no room in; then nothing was done. */
   #apply(desired: DesiredService, draft: Draft): Shortage | undefined {
     const entry = this.#services.get(desired.key);
     const wanted = new Map([...desired.cluster, ...desired.local].map((backend) => [endpointOf(backend), backend]));
@@ -227,7 +234,7 @@ export class Planner {
     const sets = this.#sets.place(desired, entry);
     if (sets === undefined) return 'ring';
     this.#write(desired, wanted, sets, entry, draft);
-    return SETS.some((set) => sets[set].region.table !== tableOf(desired, sets[set].region.count)) ? 'table' : undefined;
+    return undefined;
   }
 
   #write(desired: DesiredService, wanted: ReadonlyMap<string, Backend>, sets: Record<SetName, Placement>, known: Entry | undefined, draft: Draft): void {
@@ -242,6 +249,8 @@ export class Planner {
     const service: HeldService = { ...recordOf(desired), id: entry.service.id, cluster: sets.cluster.region, local: sets.local.region };
     if (known === undefined || !isSameService(service, entry.service)) draft.servicePuts.push(service);
     entry.service = service;
+    if (SETS.some((set) => service[set].table !== tableOf(service, service[set].count))) this.#tableless.add(entry);
+    else this.#tableless.delete(entry);
 
     this.#ranges.set(service.id, desired.sourceRanges ?? [], draft);
     for (const { address, port, kind, hostOnly } of desired.frontends) {
@@ -249,6 +258,23 @@ export class Planner {
       this.#writeFrontend(entry, { address, port, protocol: desired.protocol, kind, hostOnly, sourceRanges, service: service.id }, draft);
     }
     for (const [endpoint, backend] of entry.backends) if (!wanted.has(endpoint)) this.#slots.retire(entry, endpoint, backend, draft);
+  }
+
+  /** @returns whether there was room. */
+  #giveTables(entry: Entry, draft: Draft): boolean {
+    const sets = this.#sets.placeTables(entry);
+    if (sets === undefined) return false;
+    for (const set of SETS) this.#sets.write(entry, set, sets[set], draft);
+    entry.service = { ...entry.service, cluster: sets.cluster.region, local: sets.local.region };
+    draft.servicePuts.push(entry.service);
+    this.#tableless.delete(entry);
+    return true;
+  }
+
+  #tellTables(draft: Draft): void {
+    const lacksTables = this.#tableless.size > 0;
+    if (lacksTables !== this.#lacksTables) draft.problems.set(TABLES_KEY, lacksTables ? tablesProblem(this.#capacity) : undefined);
+    this.#lacksTables = lacksTables;
   }
 
   #addService(desired: DesiredService): Entry {

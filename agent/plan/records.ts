@@ -25,8 +25,8 @@ export function regionOf({ base, count, table }: SetRegion): Region {
 }
 
 /** Slots of the Maglev table that a set of so many members should have. */
-export function tableOf(desired: DesiredService, members: number): number {
-  return desired.algorithm === 'maglev' ? tableSize(members) : 0;
+export function tableOf({ algorithm }: Pick<HeldService, 'algorithm'>, members: number): number {
+  return algorithm === 'maglev' ? tableSize(members) : 0;
 }
 
 /** The part of a desired service that needs no room. Of its source ranges those that are there: a list that does not fit lets in fewer, never all. */

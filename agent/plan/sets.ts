@@ -1,10 +1,13 @@
-/** Where the sets of backends lie in the ring. A set never changes in place: a new one is built aside. */
+/**
+ * Where the sets of backends lie in the ring. A set never changes in place: a new one is built aside. Members come before
+ * tables: without its table a service is served at random, without its members not at all.
+ */
 import type { DesiredService } from '../model/desired.ts';
 import type { Draft, Retired } from './draft.ts';
 import type { Entry } from './entry.ts';
 import type { Held, SetRegion } from './held.ts';
 import { buildTable } from './maglev.ts';
-import { endpointOf, regionOf, tableOf } from './records.ts';
+import { endpointOf, regionOf, SETS, tableOf } from './records.ts';
 import type { SetName } from './records.ts';
 import { RingAllocator } from './ring.ts';
 
@@ -19,11 +22,14 @@ export interface Placement {
 
 export class Sets {
   readonly #slots: number;
+  /** Slots that no table may take: every backend may be in both sets of its service. */
+  readonly #reserve: number;
   readonly #ring: RingAllocator;
 
   /** Adopts what the maps hold. */
   constructor({ capacity, services }: Held) {
     this.#slots = capacity.ringSlots;
+    this.#reserve = Math.min(2 * capacity.backends, capacity.ringSlots / 2);
     const regions = services.flatMap(({ cluster, local }) => [cluster, local].map(regionOf));
     this.#ring = new RingAllocator(
       capacity.ringSlots,
@@ -46,6 +52,28 @@ export class Sets {
     return undefined;
   }
 
+  /** Finds room for the tables that a service's sets lack. Undefined: there is none for all of them, and nothing was taken. */
+  placeTables(entry: Entry): Record<SetName, Placement> | undefined {
+    const { service, members } = entry;
+    const endpoints = new Map([...entry.backends].map(([endpoint, { id }]) => [id, endpoint]));
+    const placements: Record<SetName, Placement> = {
+      cluster: { region: service.cluster, ids: undefined },
+      local: { region: service.local, ids: undefined },
+    };
+    for (const set of SETS) {
+      const { count } = service[set];
+      const table = tableOf(service, count);
+      if (service[set].table === table) continue;
+      const base = this.#takeWithTable(count, table);
+      if (base !== undefined) placements[set] = { region: { base, count, table }, ids: Array.from(members[set], (id) => endpoints.get(id) ?? '') };
+      else {
+        if (placements.cluster.ids !== undefined) this.#ring.giveBack(regionOf(placements.cluster.region));
+        return undefined;
+      }
+    }
+    return placements;
+  }
+
   #placeOne(desired: DesiredService, set: SetName, entry: Entry | undefined): Placement | undefined {
     const ids = desired[set].map(endpointOf);
     const count = ids.length;
@@ -54,11 +82,16 @@ export class Sets {
     const isSame = held !== undefined && held.count === count && ids.every((endpoint, i) => entry?.backends.get(endpoint)?.id === entry?.members[set][i]);
     if (isSame && held.table === table) return { region: held, ids: undefined };
     if (count === 0) return { region: NOWHERE, ids };
-    const base = this.#ring.take(count + table);
+    const base = table === 0 ? undefined : this.#takeWithTable(count, table);
     if (base !== undefined) return { region: { base, count, table }, ids };
-    if (isSame) return { region: held, ids: undefined };
-    const bare = table === 0 ? undefined : this.#ring.take(count);
+    // A random service has no table to keep.
+    if (isSame && table !== 0) return { region: held, ids: undefined };
+    const bare = this.#ring.take(count);
     return bare === undefined ? undefined : { region: { base: bare, count, table: 0 }, ids };
+  }
+
+  #takeWithTable(count: number, table: number): number | undefined {
+    return this.#ring.free - count - table < this.#reserve ? undefined : this.#ring.take(count + table);
   }
 
   /** Plans a set where `place` has found room; its members have their slots. The service record is the caller's. */

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import type { DesiredService } from '../../agent/model/desired.ts';
 import { formatProblem } from '../../agent/model/problem.ts';
-import type { Capacity, Write } from '../../agent/plan/held.ts';
+import type { Capacity } from '../../agent/plan/held.ts';
 import type { Plan } from '../../agent/plan/planner.ts';
 import { Planner } from '../../agent/plan/planner.ts';
+import { verifyMaps } from '../../agent/plan/verify.ts';
 import { backend, changes, frontend, gone, Maps, service } from './plan-maps.ts';
 
 function start(capacity: Partial<Capacity> = {}): {
@@ -24,6 +25,8 @@ function start(capacity: Partial<Capacity> = {}): {
 }
 
 const web = service('web', { frontends: [frontend('10.96.0.1')], cluster: [backend('10.1.0.1'), backend('10.1.0.2')] });
+const maglev = (i: number): DesiredService =>
+  service(`maglev-${i}`, { algorithm: 'maglev', frontends: [frontend(`10.96.1.${i}`)], cluster: [backend(`10.2.${i}.1`), backend(`10.2.${i}.2`)] });
 const lines = (plan: Plan): (string | undefined)[] => [...plan.problems.values()].map((problem) => problem && formatProblem(problem));
 
 describe('a plan', () => {
@@ -170,12 +173,32 @@ describe('a map that is full', () => {
     expect(maps.asDesired()[0]!.cluster).toEqual([backend('10.1.0.2')]);
   });
 
-  test('is served at random where only its Maglev table has no room', () => {
-    const { maps, run, want } = start({ ringSlots: 100 });
-    const plan = want({ ...web, algorithm: 'maglev' });
-    run(plan);
-    expect(lines(plan)[0]).toContain('has no room for its Maglev table in the map ring');
-    expect(maps.services.get(1)!.cluster).toMatchObject({ count: 2, table: 0 });
-    expect(want({ ...web, algorithm: 'maglev' }).writes).toEqual<Write[]>([]);
+  test('serves at random what finds no room for its Maglev table, says so once for all, and builds the table when there is room', () => {
+    // Half of the ring is for members: one table of 251 slots fits into the other.
+    const { maps, planner, run, want } = start({ ringSlots: 520 });
+    const [first, second] = [0, 1].map((i) => maglev(i)) as [DesiredService, DesiredService];
+    const tables = (): number[] => [...maps.services.values()].map(({ cluster }) => cluster.table);
+    run(want(first));
+    const short = want(second);
+    run(short);
+    expect(lines(short)).toEqual([expect.stringMatching(/^map ring: has no room for all Maglev tables in its 520 slots: a larger --ring-slots/)]);
+    expect(tables()).toEqual([251, 0]);
+    expect(want(first, second)).toEqual({ writes: [], retired: undefined, problems: new Map() });
+
+    const left = planner.plan(gone(first));
+    run(left);
+    expect(tables()).toEqual([0]);
+    const reclaimed = planner.reclaim(left.retired!);
+    run(reclaimed);
+    expect(tables()).toEqual([251]);
+    expect(reclaimed.problems).toEqual(new Map([['tables', undefined]]));
+    expect(verifyMaps(maps.snapshot())).toEqual([]);
+  });
+
+  test('serves every service before any has a Maglev table', () => {
+    const { maps, run, want } = start({ ringSlots: 520, services: 100, frontends: 100, backends: 400 });
+    run(want(...Array.from({ length: 80 }, (_, i) => maglev(i))));
+    expect(maps.services.size).toBe(80);
+    expect([...maps.services.values()].every(({ cluster }) => cluster.count === 2)).toBe(true);
   });
 });
