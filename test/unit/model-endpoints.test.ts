@@ -45,6 +45,25 @@ describe('which endpoints (CategorizeEndpoints)', () => {
     expect(desired.hasAny).toBe(hasAny);
   });
 
+  const dual = { clusterIPs: ['10.96.0.10', 'fd00:96::10'], ipFamilies: ['IPv4', 'IPv6'] };
+  const rows6 = slice([{ address: 'fd00::1', node: 'node-a' }, { address: 'fd00::2' }], { name: 'web-6', addressType: 'IPv6' });
+  /** How many endpoints the Cluster and the Local set have, by family. */
+  const sizes = (fields: Partial<Service>): number[][] =>
+    take([service({ ...dual, ...fields }), slice([at(1, here), at(2)]), rows6]).services.map(({ desired }) => [
+      desired?.cluster.length ?? -1,
+      desired?.local.length ?? -1,
+    ]);
+
+  test.each<[rule: string, fields: Partial<Service>, v4: number[], v6: number[]]>([
+    ['an externalIP opens its own family', { ...internal, externalIPs: ['2001:db8::1'] }, [0, 1], [2, 1]],
+    ['a LB VIP opens its own family', { ...internal, type: 'LoadBalancer', loadBalancerIngress: [{ ip: '203.0.113.1', ipMode: 'VIP' }] }, [2, 1], [0, 1]],
+    ['a nodePort opens both', { ...internal, type: 'NodePort', ports: [servicePort({ nodePort: 30080 })] }, [2, 1], [2, 1]],
+    ['ipMode Proxy opens none', { ...internal, type: 'LoadBalancer', loadBalancerIngress: [{ ip: '203.0.113.1', ipMode: 'Proxy' }] }, [0, 1], [0, 1]],
+    ['external Local asks for the Local set in the family that is open', { externalTrafficPolicy: 'Local', externalIPs: ['2001:db8::1'] }, [2, 0], [2, 1]],
+  ])('externallyAccessible is per family: %s', (_, fields, v4, v6) => {
+    expect(sizes(fields)).toEqual([v4, v6]);
+  });
+
   test('an endpoint without a nodeName is nowhere, even for a node without a name', () => {
     expect(only([service(internal), slice([at(1, { node: '' })])], { name: '' }).local).toEqual([]);
   });
@@ -65,11 +84,25 @@ describe('topology hints', () => {
     ['one that is not ready has no say', [zoned(1, 'z1'), zoned(2, 'z2'), at(3, { state: SERVING })], [1]],
     ['node hints go before zone hints', [noded(1, ['node-a'], ['z2']), noded(2, ['node-b'], ['z1'])], [1]],
     ['no node hint names this node: zone hints', [noded(1, ['node-c'], ['z2']), noded(2, ['node-b'], ['z1'])], [2]],
+    ['one that is not ready has no say in node hints', [noded(1, ['node-a']), noded(2, ['node-b']), at(3, { state: LEAVING })], [1]],
+    ['of both kinds none that every one has: all', [noded(1, ['node-a']), noded(2, [], ['z1'])], [1, 2]],
     ['one lacks a node hint: zone hints', [noded(1, ['node-a'], ['z2']), noded(2, [], ['z1'])], [2]],
     ['the fallback to terminating ones ignores hints', [at(1, { zones: ['z2'], state: LEAVING }), at(2, { zones: ['z1'], state: LEAVING })], [1, 2]],
   ];
   test.each(cases)('%s', (_, rows, cluster) => {
     expect(addressesOf(only([ZONE, service(), slice(rows)]).cluster)).toEqual(cluster.map((n) => `10.0.0.${n}`));
+  });
+
+  test('a family without hints does not undo those of the other', () => {
+    const dual = service({ clusterIPs: ['10.96.0.10', 'fd00:96::10'], ipFamilies: ['IPv4', 'IPv6'] });
+    const rows6 = slice([{ address: 'fd00::1' }, { address: 'fd00::2' }], { name: 'web-6', addressType: 'IPv6' });
+    const { services } = take([ZONE, dual, slice([zoned(1, 'z1'), zoned(2, 'z2')]), rows6]);
+    expect(services.map(({ desired }) => addressesOf(desired?.cluster ?? []))).toEqual([['10.0.0.1'], ['fd00::1', 'fd00::2']]);
+  });
+
+  test('hints never narrow the fallback of the Local set', () => {
+    const rows = [at(1, { node: 'node-a', zones: ['z2'], state: LEAVING }), at(2, { zones: ['z1'] })];
+    expect(addressesOf(only([ZONE, service({ internalTrafficPolicy: 'Local' }), slice(rows)]).local)).toEqual(['10.0.0.1']);
   });
 
   test('hints never narrow the Local set', () => {
@@ -125,6 +158,31 @@ describe('port matching', () => {
     expect(only([service(), ...others]).cluster).toEqual([]);
   });
 
+  test('endpoints are made canonical', () => {
+    const v6 = service({ clusterIPs: ['fd00:96::10'] });
+    expect(addressesOf(only([v6, slice([{ address: 'FD00:0:0::01' }], { addressType: 'IPv6' })]).cluster)).toEqual(['fd00::1']);
+    expect(addressesOf(only([service(), slice([{ address: '010.0.0.01' }])]).cluster)).toEqual(['10.0.0.1']);
+  });
+
+  test('a port that matches nothing has no endpoint, beside one that does', () => {
+    const { services } = take([service({ ports: [servicePort(), servicePort({ name: 'admin', port: 8080 })] }), slice([at(1)])]);
+    expect(services.map(({ desired }) => [desired?.portName, desired?.cluster.length, desired?.hasAny])).toEqual([
+      ['http', 1, true],
+      ['admin', 0, false],
+    ]);
+  });
+
+  test('of the protocol as much as of the name: one name may stand for TCP and UDP', () => {
+    const ports = [servicePort({ name: 'dns', port: 53 }), servicePort({ name: 'dns', protocol: 'UDP', port: 53 })];
+    const both = slice([at(1)], {
+      ports: [
+        { name: 'dns', protocol: 'TCP', port: 5353 },
+        { name: 'dns', protocol: 'UDP', port: 5300 },
+      ],
+    });
+    expect(take([service({ ports }), both]).services.map(({ desired }) => desired?.cluster.map(({ port }) => port))).toEqual([[5353], [5300]]);
+  });
+
   test('FQDN slices say nothing', () => {
     const delta = take([service(), slice([{ address: 'example.org' }], { addressType: 'FQDN' })]);
     expect(delta.services[0]?.desired?.hasAny).toBe(false);
@@ -145,6 +203,24 @@ describe('one endpoint in several slices (kubernetes#135593)', () => {
     const desired = only([service(), slice([at(1, { state: first })]), second(at(1, { state: then }))]);
     expect(desired.cluster.map((b) => b.terminating)).toEqual(terminating);
   });
+});
+
+test('one endpoint twice in one slice is one, by the same rule', () => {
+  const rows = (first: number, then: number): number[] => {
+    const { cluster } = only([service(), slice([at(1, { state: first }), at(1, { state: then })])]);
+    return cluster.map((backend) => (backend.terminating ? 2 : 1));
+  };
+  expect(rows(READY | SERVING, READY | SERVING)).toEqual([1]);
+  expect(rows(READY | SERVING, LEAVING)).toEqual([1]);
+  expect(rows(LEAVING, READY | SERVING)).toEqual([1]);
+  expect(rows(LEAVING, TERMINATING)).toEqual([2]);
+});
+
+test('it is one by address and port: on another port, or said of another node, the last word is of that', () => {
+  const moved = only([service({ internalTrafficPolicy: 'Local' }), slice([at(1)]), slice([at(1, { node: 'node-a' })], { name: 'web-2' })]);
+  expect(addressesOf(moved.local)).toEqual(['10.0.0.1']);
+  const other = slice([at(1, { state: SERVING })], { name: 'web-2', ports: [{ name: 'http', protocol: 'TCP', port: 9090 }] });
+  expect(only([service(), slice([at(1)]), other]).cluster.map(({ port }) => port)).toEqual([8080]);
 });
 
 describe('refused, item by item', () => {

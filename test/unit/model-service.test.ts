@@ -31,6 +31,12 @@ describe('which Services are served', () => {
     expect(problemsOf(swapped)).toEqual(['Service default/web: spec.clusterIPs[0] 10.96.0.10 invalid_address']);
   });
 
+  test('ipFamilies in the other order, and more families than addresses', () => {
+    const swapped = take([service({ clusterIPs: ['fd00:96::10', '10.96.0.10'], ipFamilies: ['IPv6', 'IPv4'] })]);
+    expect(swapped.services.map(({ desired }) => desired && frontendsOf(desired))).toEqual([['ClusterIP fd00:96::10 80'], ['ClusterIP 10.96.0.10 80']]);
+    expect(take([service({ ipFamilies: ['IPv4', 'IPv6'] })]).services.map((change) => change.key)).toEqual(['default/web:http/TCP/4']);
+  });
+
   test('SCTP is a protocol like the others', () => {
     expect(only([service({ ports: [servicePort({ protocol: 'SCTP' })] })]).key).toBe('default/web:http/SCTP/4');
   });
@@ -101,6 +107,18 @@ describe('settings', () => {
     expect(only([service(local)]).externalLocal).toBe(false);
     expect(only([service({ ...local, externalIPs: ['198.51.100.1'] })]).externalLocal).toBe(true);
     expect(only([service({ ...local, type: 'NodePort' })]).externalLocal).toBe(true);
+  });
+
+  test('affinity is of each service port of each family: one record each, shared by all of its frontends', () => {
+    const ports = [servicePort({ nodePort: 30080 }), servicePort({ name: 'admin', port: 81 })];
+    const { services } = take([service({ ...dual, type: 'NodePort', ports, externalIPs: ['198.51.100.1'], affinitySeconds: 60 })]);
+    expect(services.map(({ desired }) => [desired?.key, desired?.affinitySeconds, desired?.frontends.length])).toEqual([
+      ['default/web:http/TCP/4', 60, 4],
+      ['default/web:http/TCP/6', 60, 3],
+      ['default/web:admin/TCP/4', 60, 2],
+      ['default/web:admin/TCP/6', 60, 1],
+    ]);
+    expect(only([service({ affinitySeconds: 86_400 })]).affinitySeconds).toBe(86_400);
   });
 
   test('internalTrafficPolicy, affinity, algorithm', () => {
