@@ -19,11 +19,14 @@ export function nodeAddresses(asked: readonly Address[], node: Node | undefined,
 }
 
 /**
- * The addresses that serve nodePorts: the node's own ("primary"), or those of its interfaces that lie in the
- * ranges. Loopback never (kube-proxy's nftables mode): the node's own processes have 127.0.0.1 and ::1 besides.
+ * The addresses that serve nodePorts: the node's own ("primary"), or those of its interfaces that lie in the ranges; of a
+ * family that has no range, all (k8s.io/kubernetes/pkg/proxy/util.NewNodePortAddresses). Loopback never (kube-proxy's
+ * nftables mode): the node's own processes have 127.0.0.1 and ::1 besides.
  */
 export function nodePortAddresses(asked: 'primary' | readonly Cidr[], node: readonly Address[], interfaces: readonly Interface[]): readonly Address[] {
-  return asked === 'primary' ? node : localAddresses(interfaces).filter((address) => inRanges(asked, address));
+  if (asked === 'primary') return node;
+  const families = new Set(asked.map(({ base }) => familyOf(base)));
+  return localAddresses(interfaces).filter((address) => !families.has(familyOf(address)) || inRanges(asked, address));
 }
 
 /** Those of the addresses that an interface holds: what can be listened on. A cloud may give a node addresses that it never sees. */

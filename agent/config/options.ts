@@ -78,7 +78,12 @@ const TABLE = {
     default: '',
     help: "what names of pods' devices begin with (with --detect-local-mode InterfaceNamePrefix)",
   }),
-  nodeportAddresses: option({ value: 'primary|CIDR[,CIDR]', read: nodePortAddresses, default: 'primary', help: 'local addresses that serve nodePorts' }),
+  nodeportAddresses: option({
+    value: 'primary|CIDR[,CIDR]',
+    read: nodePortAddresses,
+    default: 'primary',
+    help: 'local addresses that serve nodePorts; of a family without a range, all',
+  }),
   localhostNodeports: option({ value: 'true|false', read: bool, default: 'true', help: "serve nodePorts on 127.0.0.1 and ::1 to the node's own processes" }),
   allowServiceExternalIps: option({ value: 'true|false', read: bool, default: 'true', help: 'serve the externalIPs of Services' }),
   ownLbIps: option({

@@ -32,6 +32,7 @@ export const DIFFERENCES: readonly Deliberate[] = [
     name: 'Node ports on 127.0.0.1 and ::1',
     explains: ({ question, way, theirs }) => isLoopback(question) && question.source.name === 'node' && way === 'socket' && theirs.verdict === 'nothing',
   },
+  { name: 'No node ports on link-local addresses' },
   {
     name: 'A load balancer IP that is loopback is refused',
     explains: ({ question, ours }) => isLoopback(question) && ours.verdict === 'nothing',

@@ -76,10 +76,25 @@ describe('the addresses of the node', () => {
   });
 
   test('in given ranges serve nodePorts as the interfaces come and go', async () => {
-    const { thisNode } = rig({ nodeportAddresses: '192.0.2.0/24', nodeIp: '10.0.0.1' });
+    const { thisNode } = rig({ nodeportAddresses: '192.0.2.0/24,2001:db8:1::/48', nodeIp: '10.0.0.1' });
     await thisNode.known(() => UPLINK, signal);
     expect(thisNode.facts.nodePortAddresses).toEqual(['192.0.2.7']);
     expect(thisNode.refresh([...UPLINK, device('eth1', ['192.0.2.8/24'])])?.nodePortAddresses).toEqual(['192.0.2.7', '192.0.2.8']);
+  });
+
+  test('all serve nodePorts in a family that no range is of, but for loopback and link-local ones', async () => {
+    const loopback = { ...device('lo', ['127.0.0.1/8', '192.0.2.200/32', '::1/128']), loopback: true };
+    const interfaces = [...UPLINK, device('cni0', ['10.244.1.1/24', 'fd00:244::1/64'], 'bridge'), loopback];
+    for (const [ranges, expected] of [
+      ['10.244.0.0/16', ['2001:db8::7', '10.244.1.1', 'fd00:244::1']],
+      ['fd00::/8', ['192.0.2.7', '10.244.1.1', 'fd00:244::1']],
+      ['0.0.0.0/0,::/0', ['192.0.2.7', '2001:db8::7', '10.244.1.1', 'fd00:244::1']],
+      ['127.0.0.0/8,::1/128', []],
+    ] as const) {
+      const { thisNode } = rig({ nodeportAddresses: ranges, nodeIp: '10.0.0.1' });
+      await thisNode.known(() => interfaces, signal);
+      expect(thisNode.facts.nodePortAddresses, ranges).toEqual(expected);
+    }
   });
 });
 
