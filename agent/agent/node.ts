@@ -14,7 +14,7 @@ const NOT_UPLINKS = new Set(['bridge', 'vxlan', 'geneve', 'wireguard', 'dummy', 
 export function nodeAddresses(asked: readonly Address[], node: Node | undefined, interfaces: readonly Interface[]): readonly Address[] {
   const ofNode = (node?.addresses ?? []).map(parseAddress).filter((address) => address !== undefined);
   const told = [...asked, ...ofNode];
-  const candidates = told.length > 0 ? told : localAddresses(interfaces.filter((device) => device.up && !NOT_UPLINKS.has(device.driver)));
+  const candidates = told.length > 0 ? told : localAddresses(interfaces.filter((device) => device.up && !device.loopback && !NOT_UPLINKS.has(device.driver)));
   return ([4, 6] as const).map((family) => candidates.find((address) => familyOf(address) === family)).filter((address) => address !== undefined);
 }
 
@@ -35,12 +35,11 @@ export function heldAddresses(addresses: readonly Address[], interfaces: readonl
   return addresses.filter((address) => held.has(address));
 }
 
-/** Global addresses of the interfaces, without loopback and link-local ones. */
+/** Global addresses of the interfaces, without loopback and link-local ones: lo may hold others. */
 function localAddresses(interfaces: readonly Interface[]): Address[] {
   return interfaces
-    .filter((device) => !device.loopback)
     .flatMap((device) => device.addresses)
     .map((cidr) => parseAddress(cidr.split('/')[0] ?? ''))
     .filter((address) => address !== undefined)
-    .filter((address) => !/^(127\.|169\.254\.|fe[89ab])/.test(address));
+    .filter((address) => !/^(127\.|169\.254\.|::1$|fe[89ab])/.test(address));
 }

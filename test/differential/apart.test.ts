@@ -8,13 +8,14 @@ import { formatAnswer } from './answer.ts';
 import type { Change } from './history.ts';
 import type { Maglane } from './maglane.ts';
 import { Rig } from './rig.ts';
+import { SETUPS } from './setups.ts';
 
 let rig: Rig;
 /** What the test in hand has written. */
 let written: Change[] = [];
 
 beforeAll(async () => {
-  rig = await Rig.start();
+  rig = await Rig.start(SETUPS[0]!);
 });
 
 afterEach(async () => {

@@ -2,8 +2,10 @@
  * Where Maglane means to differ from kube-proxy: all of it, and nowhere else. docs/differences.md gives the
  * reasons for people, under the same names.
  */
+import { familyOf } from '../../agent/model/address.ts';
 import type { Question } from './answer.ts';
 import type { Difference } from './compare.ts';
+import { endpointsOf, isNodes } from './world.ts';
 
 export interface Deliberate {
   /** As docs/differences.md heads it. */
@@ -14,14 +16,20 @@ export interface Deliberate {
 
 const isFromHere = ({ question }: Difference): boolean => question.source.name === 'node' || question.source.name === 'pod here';
 const isLoopback = ({ address }: Question): boolean => address === '::1' || address.startsWith('127.');
+/** Whether the target is where this node's endpoints are. */
+const isHere = ({ target }: Difference): boolean => target !== undefined && endpointsOf(familyOf(target.address)).here.includes(target.address);
 /** In a masquerade: which side masquerades. */
 const keeps = ({ in: what, target }: Difference): boolean => what === 'masquerade' && target?.masquerade === false;
 const masquerades = ({ in: what, target }: Difference): boolean => what === 'masquerade' && target?.masquerade === true;
 
 export const DIFFERENCES: readonly Deliberate[] = [
   { name: 'A caller on this node keeps its own source', explains: (difference) => keeps(difference) && isFromHere(difference) },
-  { name: 'An endpoint on this node sees the client', explains: (difference) => keeps(difference) && !isFromHere(difference) },
+  { name: 'An endpoint on this node sees the client', explains: (difference) => keeps(difference) && !isFromHere(difference) && isHere(difference) },
   { name: 'What is sent on to another node is always masqueraded', explains: (difference) => masquerades(difference) && !isFromHere(difference) },
+  {
+    name: "The node's own packets leave with the address of the device that they take",
+    explains: (difference) => masquerades(difference) && difference.question.source.name === 'node',
+  },
   {
     name: 'A pod that meets itself is masqueraded wherever its endpoint is said to be',
     explains: (difference) => masquerades(difference) && difference.question.source.address === difference.target?.address,
@@ -36,6 +44,11 @@ export const DIFFERENCES: readonly Deliberate[] = [
   {
     name: 'A load balancer IP that is loopback is refused',
     explains: ({ question, ours }) => isLoopback(question) && ours.verdict === 'nothing',
+  },
+  {
+    name: 'An address that the node holds answers for itself',
+    explains: ({ question, theirs, ours }) =>
+      question.source.name === 'node' && isNodes(question.address) && ours.verdict === 'nothing' && ['drop', 'reject'].includes(theirs.verdict),
   },
   { name: 'Of two Services with one address and port the older one has it' },
   { name: 'Slices that disagree about an endpoint are read in the order of their names' },

@@ -48,14 +48,15 @@ function generatePorts(random: Random): object[] {
 }
 
 function generateEndpoints(random: Random, family: Family): Endpoint[] {
-  const { here, there } = endpointsOf(family);
+  const { here, there, beyond } = endpointsOf(family);
   const state = random.pick(STATES);
   const hints = random.pick(HINTS);
-  const endpoints = random.some([...here, ...there]).map((address): Endpoint => {
+  const endpoints = random.some(random.pick([[...here, ...there], [...here, ...there], here, there, there])).map((address): Endpoint => {
     const nodeName = random.chance(1, 12) ? undefined : here.includes(address) ? HERE : THERE;
     const more = random.chance(1, 20) ? [family === 4 ? '10.244.7.7' : 'fd00:244:7::7'] : [];
     return { addresses: [address, ...more], nodeName, conditions: state(random), ...hints(random) };
   });
+  if (random.chance(1, 8)) endpoints.push({ addresses: [beyond], conditions: state(random), ...hints(random) });
   // A row twice, in another state: the same pod's address, reused.
   const again = random.chance(1, 8) ? random.some(endpoints).map((endpoint) => ({ ...endpoint, conditions: random.pick(STATES)(random) })) : [];
   return [...endpoints, ...again];

@@ -4,7 +4,7 @@ import type { Change, History, ServiceSpec, Step } from './history.ts';
 import { isSettled } from './history.ts';
 import { generateSlice, PORTS, sliceNames } from './generate-slice.ts';
 import { Random } from './random.ts';
-import { ZONES } from './world.ts';
+import { FURTHER, ZONES } from './world.ts';
 
 const SERVICES = ['a', 'b', 'c'];
 
@@ -21,8 +21,13 @@ const STEPS: readonly Omit<Step, 'changes'>[] = [
 
 /** A Service as it stands; each part is rolled anew on its own, as people change one thing at a time. */
 interface Plan {
-  families: readonly string[];
-  clusterIPs: readonly string[];
+  /** For as long as it lives. */
+  families: readonly ['IPv4', 'IPv6'] | readonly ['IPv6', 'IPv4'];
+  /** The last part of its cluster IPs, for as long as it lives. */
+  last: number;
+  dual: boolean;
+  /** May change while it is an ExternalName. */
+  headless: boolean;
   type: string;
   ports: NonNullable<ServiceSpec['ports']>;
   externalIPs: readonly string[];
@@ -38,7 +43,7 @@ interface Plan {
 }
 
 /** Parts of a plan that may change while the Service lives. */
-const PARTS = ['type', 'ports', 'externalIPs', 'ingress', 'sourceRanges', 'affinity', 'internal', 'external', 'allocates', 'otherProxy'] as const;
+const PARTS = ['dual', 'type', 'ports', 'externalIPs', 'ingress', 'sourceRanges', 'affinity', 'internal', 'external', 'allocates', 'otherProxy'] as const;
 
 /** The history of a seed. */
 export function generate(seed: number): History {
@@ -83,17 +88,20 @@ function serviceChange(random: Random, name: string, plans: Map<string, Plan>): 
   const known = plans.get(name);
   const plan = known ?? createPlan(random, index);
   if (known !== undefined) for (const part of [random.pick(PARTS), random.pick(PARTS)]) Object.assign(plan, { [part]: ROLL[part](random, index) });
+  if (plan.type === 'ExternalName') plan.headless = random.chance(1, 5);
   plans.set(name, plan);
   return { kind: 'Service', name, object: toObject(name, plan) };
 }
 
 function createPlan(random: Random, index: number): Plan {
-  const families = random.pick([['IPv4'], ['IPv6'], ['IPv4', 'IPv6'], ['IPv4', 'IPv6'], ['IPv6', 'IPv4']]);
-  const headless = random.chance(1, 25);
-  const last = 10 * (index + 1) + random.below(2);
   return {
-    families,
-    clusterIPs: headless ? ['None'] : families.map((family) => (family === 'IPv4' ? `10.96.$.${last}` : `fd00:96::$${last}`)),
+    families: random.pick([
+      ['IPv4', 'IPv6'],
+      ['IPv6', 'IPv4'],
+    ]),
+    last: 10 * (index + 1) + random.below(2),
+    headless: random.chance(1, 25),
+    dual: ROLL.dual(random, index),
     healthCheckNodePort: 80 + index,
     type: ROLL.type(random, index),
     ports: ROLL.ports(random, index),
@@ -109,6 +117,7 @@ function createPlan(random: Random, index: number): Plan {
 }
 
 const ROLL: { readonly [P in (typeof PARTS)[number]]: (random: Random, index: number) => Plan[P] } = {
+  dual: (random) => random.chance(2, 3),
   type: (random) =>
     random.pick(['ClusterIP', 'ClusterIP', 'ClusterIP', 'NodePort', 'NodePort', 'LoadBalancer', 'LoadBalancer', 'LoadBalancer', 'ExternalName']),
   ports: (random, index) => {
@@ -118,13 +127,17 @@ const ROLL: { readonly [P in (typeof PARTS)[number]]: (random: Random, index: nu
     const ports = random.some(PORTS).map(({ name, protocol, port, group }) => ({ name, protocol, port: port + spread, nodePort: nodePort + group }));
     return ports.length > 0 ? ports : [{ name: 'http', protocol: 'TCP', port: 80, nodePort }];
   },
-  externalIPs: (random, index) => (random.chance(2, 3) ? [] : random.some([`198.51.$.${index}`, `198.51.$.9`, `203.0.$.${index}`, `fd00:51:$::${index}`])),
+  externalIPs: (random, index) =>
+    random.chance(2, 3)
+      ? []
+      : random.some([`198.51.$.${index}`, `198.51.$.9`, `203.0.$.${index}`, random.pick([`fd00:51:$::${index}`, `FD00:51:$:0::${index}`]), ...FURTHER]),
   ingress: (random, index) =>
     random
       .some([
         { ip: `203.0.$.${index}` },
         { ip: `203.0.$.9` },
-        { ip: `fd00:203:$::${index}` },
+        { ip: random.pick([`fd00:203:$::${index}`, `FD00:203:$:0::${index}`]) },
+        ...(random.chance(1, 4) ? FURTHER.map((ip) => ({ ip })) : []),
         { hostname: 'lb.example.com' },
         ...(random.chance(1, 12) ? [{ ip: '127.0.$.1' }] : []),
       ])
@@ -140,6 +153,7 @@ const ROLL: { readonly [P in (typeof PARTS)[number]]: (random: Random, index: nu
             '10.244.1.0/24',
             '192.0.2.10/32',
             `203.0.$.${index}/32`,
+            ' 198.18.0.0/24 ',
             'fd00:18::/32',
             'fd00:244::/32',
             'fd00:244:1::/48',
@@ -161,10 +175,11 @@ const ROLL: { readonly [P in (typeof PARTS)[number]]: (random: Random, index: nu
 /** The object, without what the API would refuse for that type. */
 function toObject(name: string, plan: Plan): KubernetesObject {
   const metadata = { name, ...(plan.otherProxy ? { labels: { 'service.kubernetes.io/service-proxy-name': 'other' } } : {}) };
-  const { type, externalIPs, clusterIPs, families } = plan;
+  const { type, externalIPs, headless, last } = plan;
+  const families = plan.families.slice(0, plan.dual ? 2 : 1);
+  const clusterIPs = headless ? ['None'] : families.map((family) => (family === 'IPv4' ? `10.96.$.${last}` : `fd00:96::$${last}`));
   const object = { apiVersion: 'v1', kind: 'Service', metadata };
   if (type === 'ExternalName') return { ...object, spec: { type, externalName: 'example.com' } };
-  const headless = clusterIPs[0] === 'None';
   const withNodePorts = !headless && (type === 'NodePort' || (type === 'LoadBalancer' && plan.allocates));
   const external = type !== 'ClusterIP' || externalIPs.length > 0;
   const spec = {

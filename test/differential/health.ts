@@ -6,7 +6,7 @@ import type { Host } from '../support/lab/host.ts';
 import { PATIENCE } from '../support/patience.ts';
 import type { History, ServiceSpec } from './history.ts';
 import { nodePortIn, worlds } from './history.ts';
-import { NODE_ADDRESSES } from './world.ts';
+import { FURTHER, inRegion, NODE_ADDRESSES } from './world.ts';
 
 /** What one side answers: "200, 2 endpoints"; "nobody" when nobody listens. */
 type Health = string;
@@ -18,7 +18,7 @@ export interface HealthQuestion {
 }
 
 /**
- * Every healthCheckNodePort that a history has had so far, in a region, at the node's address of each family. Not of the
+ * Every healthCheckNodePort that a history has had so far, in a region, at an InternalIP and another one of each family. Not of the
  * family that its Service has not: 'A health check node port answers on the node's other family'.
  */
 export function healthQuestionsOf(history: History, region: number): HealthQuestion[] {
@@ -27,7 +27,8 @@ export function healthQuestionsOf(history: History, region: number): HealthQuest
   const now = new Map([...(worlds(history).toArray().at(-1)?.values() ?? [])].map((object) => [portOf(object), object]));
   return [...ever].flatMap((port) => {
     const families = (now.get(port)?.spec as { readonly ipFamilies?: readonly string[] } | undefined)?.ipFamilies;
-    const asked = NODE_ADDRESSES.filter((address) => families === undefined || families.includes(`IPv${familyOf(address)}`));
+    const node = [...NODE_ADDRESSES, ...FURTHER.map((text) => inRegion(text, region) as Address)];
+    const asked = node.filter((address) => families === undefined || families.includes(`IPv${familyOf(address)}`));
     return asked.map((address) => ({ address, port: nodePortIn(region, port) }));
   });
 }

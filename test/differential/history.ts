@@ -3,6 +3,7 @@
  * in addresses, which stands for the region that it is played in, and nodePorts, which count from 0 there.
  */
 import type { KubernetesObject } from '../support/controlplane/objects.ts';
+import { inRegion } from './world.ts';
 
 export interface Step {
   /** This node's zone from now on; "" takes the label away. */
@@ -46,9 +47,6 @@ export function vipsOf(service: KubernetesObject): string[] {
   const { loadBalancer } = (service.status ?? {}) as { readonly loadBalancer?: { readonly ingress?: readonly { readonly ip?: string }[] } };
   return [...clusterIPs, ...externalIPs, ...(loadBalancer?.ingress ?? []).map(({ ip }) => ip ?? '')].filter((ip) => ip !== '' && ip !== 'None');
 }
-
-/** A history's text as it reads in a region (from 1). */
-export const inRegion = (text: string, region: number): string => text.replaceAll('$', String(region));
 
 /** A nodePort as it is in a region. */
 export const nodePortIn = (region: number, port: number): number => 30_000 + region * NODE_PORTS + port;

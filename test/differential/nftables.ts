@@ -12,6 +12,8 @@ import { familyOf, parseAddress } from '../../agent/model/address.ts';
 /** The first packet of a connection, on its way. */
 export interface Packet {
   readonly source: Address;
+  /** The device that it came in by; "" for the node's own. */
+  readonly device: string;
   readonly destination: Address;
   /** As nft spells it: "tcp", "udp", "sctp". */
   readonly protocol: string;
@@ -188,6 +190,7 @@ export class Ruleset {
   /** Whether what stands at the right of a match is, or holds, a value. */
   #contains(right: Json, value: Json, packet: Packet): boolean {
     if (typeof right === 'string' && right.startsWith('@')) return this.#set(right).elements.has(textOf(value));
+    if (typeof right === 'string' && right.endsWith('*')) return textOf(value).startsWith(right.slice(0, -1));
     if (typeof right !== 'object' || right === null) return textOf(right) === textOf(value);
     const [kind, body] = only(right as Expression);
     if (kind === 'set') return (body as Json[]).some((element) => this.#contains(element, value, packet));
@@ -227,6 +230,7 @@ export class Ruleset {
         const { key } = body as { readonly key: string };
         if (key === 'mark') return packet.mark;
         if (key === 'l4proto') return packet.protocol;
+        if (key === 'iifname') return packet.device;
         break;
       }
       case 'ct': {

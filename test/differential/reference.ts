@@ -9,11 +9,15 @@ export class Reference {
   readonly #ruleset: Ruleset;
   readonly #isLocal: (address: Address) => boolean;
 
+  readonly #podDevice: string;
+
   /**
    * @param listing its table of one family, as `nft --json list table` prints it.
    * @param isLocal whether an address is one of the node's own.
+   * @param podDevice by which packets of this node's pods come in.
    */
-  constructor(listing: unknown, isLocal: (address: Address) => boolean) {
+  constructor(listing: unknown, isLocal: (address: Address) => boolean, podDevice = 'veth0') {
+    this.#podDevice = podDevice;
     this.#ruleset = new Ruleset(listing, isLocal);
     this.#isLocal = isLocal;
   }
@@ -23,6 +27,7 @@ export class Reference {
     const fromHere = source.name === 'node';
     const packet: Packet = {
       source: source.address,
+      device: fromHere ? '' : source.name === 'pod here' ? this.#podDevice : 'eth0',
       destination: address,
       protocol: protocol.toLowerCase(),
       port,

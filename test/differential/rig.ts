@@ -7,7 +7,7 @@ import { KubeProxy } from '../support/controlplane/kube-proxy.ts';
 import type { KubernetesObject } from '../support/controlplane/objects.ts';
 import { Lab } from '../support/lab/lab.ts';
 import type { Agent, LabNode } from '../support/lab/node.ts';
-import * as net from '../support/lab/topology.ts';
+import * as topology from '../support/lab/topology.ts';
 import { PATIENCE } from '../support/patience.ts';
 import type { HealthQuestion } from './health.ts';
 import { compareHealth } from './health.ts';
@@ -16,7 +16,8 @@ import { namespaceOf, place } from './history.ts';
 import { Maglane } from './maglane.ts';
 import { Reference } from './reference.ts';
 import { Sentinel } from './sentinel.ts';
-import { HERE, isNodes, NODE_ADDRESSES, POD_CIDRS, REGIONS } from './world.ts';
+import type { Setup } from './setups.ts';
+import { HERE, HOLDS, isNodes, NODE_ADDRESSES, REGIONS } from './world.ts';
 
 /** What both say of one state of the cluster. */
 export interface Sides {
@@ -38,6 +39,7 @@ interface Parts {
   readonly startAgent: () => Promise<Agent>;
   readonly kubeProxy: KubeProxy;
   readonly view: View;
+  readonly setup: Setup;
 }
 
 export class Rig implements AsyncDisposable {
@@ -50,6 +52,7 @@ export class Rig implements AsyncDisposable {
   readonly #theirs: LabNode;
   readonly #view: View;
   readonly #sentinel: Sentinel;
+  readonly #setup: Setup;
   #zone = '';
 
   private constructor(parts: Parts) {
@@ -60,11 +63,12 @@ export class Rig implements AsyncDisposable {
     this.#startAgent = parts.startAgent;
     this.#kubeProxy = parts.kubeProxy;
     this.#view = parts.view;
+    this.#setup = parts.setup;
     this.#sentinel = new Sentinel(parts.api);
   }
 
   /** Starts everything; about 6 s. Nothing is left when it throws. */
-  static async start(): Promise<Rig> {
+  static async start(setup: Setup): Promise<Rig> {
     await using stack = new AsyncDisposableStack();
     const lab = stack.use(await Lab.create({ nodes: 2 }));
     const plane = stack.use(await ControlPlane.start({ host: lab.control }));
@@ -72,22 +76,22 @@ export class Rig implements AsyncDisposable {
     const [ours, theirs] = lab.nodes as readonly [LabNode, LabNode];
     // Nobody asks for these by ARP: they are reached through each node's own address, if at all.
     for (const { netns } of lab.nodes)
-      await net.ip(
+      await topology.ip(
         netns,
-        NODE_ADDRESSES.map((own) => net.address(net.whole(own), 'eth0')),
+        [...HOLDS].map((own) => topology.address(topology.whole(own), 'eth0')),
       );
-    await api.create('/api/v1/nodes', { apiVersion: 'v1', kind: 'Node', metadata: { name: HERE } });
+    await api.create('/api/v1/nodes', { apiVersion: 'v1', kind: 'Node', metadata: { name: HERE }, spec: { podCIDRs: topology.podCidrs(1) } });
     await api.patch(`/api/v1/nodes/${HERE}/status`, { status: { addresses: NODE_ADDRESSES.map((address) => ({ type: 'InternalIP', address })) } });
     for (let region = 0; region <= REGIONS; region++) await api.create('/api/v1/namespaces', { metadata: { name: namespaceOf(region) } });
 
-    const kubeProxy = stack.use(await KubeProxy.start({ plane, host: theirs, nodeName: HERE, clusterCidrs: POD_CIDRS }));
-    const options = ['--node-name', HERE, '--node-ip', NODE_ADDRESSES.join(','), '--cluster-cidr', POD_CIDRS.join(',')];
+    const kubeProxy = stack.use(await KubeProxy.start({ plane, host: theirs, nodeName: HERE, clusterCidrs: setup.clusterCidrs, settings: setup.kubeProxy }));
+    const options = ['--node-name', HERE, '--node-ip', NODE_ADDRESSES.join(','), '--cluster-cidr', setup.clusterCidrs.join(','), ...setup.maglane];
     const args = ['--source', 'kubernetes', '--kubeconfig', await plane.agentKubeconfig(), ...options];
     const startAgent = (): Promise<Agent> => ours.startAgent({ args });
     const agent = await startAgent();
     const view = openView(ours.bpffs);
     stack.defer(() => view.close());
-    const rig = new Rig({ ours, theirs, api, agent, startAgent, kubeProxy, view });
+    const rig = new Rig({ ours, theirs, api, agent, startAgent, kubeProxy, view, setup });
     await rig.#sentinel.create();
     await rig.inStep();
     rig.#stack = stack.move();
@@ -174,7 +178,8 @@ export class Rig implements AsyncDisposable {
 
   async #read(): Promise<Sides> {
     const [v4, v6] = await Promise.all([this.#kubeProxy.ruleset('ip'), this.#kubeProxy.ruleset('ip6')]);
-    return { kubeProxy: { 4: new Reference(v4, isNodes), 6: new Reference(v6, isNodes) }, maglane: new Maglane(this.#view) };
+    const { podDevice } = this.#setup;
+    return { kubeProxy: { 4: new Reference(v4, isNodes, podDevice), 6: new Reference(v6, isNodes, podDevice) }, maglane: new Maglane(this.#view) };
   }
 
   async #write(collection: string, name: string, object: KubernetesObject | undefined): Promise<void> {

@@ -16,16 +16,16 @@ export interface Result {
   readonly failures: readonly string[];
 }
 
-/** Plays the histories of `count` seeds from `seed` on, and shrinks the first few that fail. */
-export async function run(rig: Rig, seed: number, count: number): Promise<Result> {
+/** Plays the histories of these seeds, and shrinks the first few that fail. */
+export async function run(rig: Rig, seeds: readonly number[]): Promise<Result> {
   const totals = newTotals();
   const failed: { seed: number; history: History; failure: Failure }[] = [];
-  for (let first = seed; first < seed + count && failed.length < REGIONS; first += REGIONS) {
-    const seeds = Array.from({ length: Math.min(REGIONS, seed + count - first) }, (_, i) => first + i);
-    const histories = seeds.map(generate);
+  for (let at = 0; at < seeds.length && failed.length < REGIONS; at += REGIONS) {
+    const together = seeds.slice(at, at + REGIONS);
+    const histories = together.map(generate);
     const failures = await play(rig, histories, totals);
     failures.forEach((failure, i) => {
-      if (failure !== undefined) failed.push({ seed: seeds[i]!, history: histories[i]!, failure });
+      if (failure !== undefined) failed.push({ seed: together[i]!, history: histories[i]!, failure });
     });
   }
   const told: string[] = [];

@@ -83,7 +83,8 @@ function pathsIn(value: unknown, at: Path): Path[] {
 
 /** A history without some of its parts. Steps stay where they are, so that zones do. */
 function without(history: History, paths: readonly Path[]): History {
-  const rest = structuredClone(history) as unknown;
+  // Parts that a history has in several places must not go in all of them at once, as they would in a structured clone.
+  const rest = JSON.parse(JSON.stringify(history)) as unknown;
   // From the end, and inner parts first, so that no path moves before its turn.
   for (const path of paths.toSorted(comparePaths).toReversed()) {
     const parent = path.slice(0, -1).reduce((value, key) => (value as Record<string | number, unknown>)[key], rest);

@@ -16,16 +16,31 @@ export const ZONES = ['east', 'west', 'north'] as const;
 /** How many histories are played at once, each in a region of addresses and ports of its own. */
 export const REGIONS = 20;
 
+/** Addresses of the node that are not its InternalIPs, one a family, of each region: Services have them as externalIPs and load balancer IPs, too. */
+export const FURTHER = ['192.0.3.$', 'fd00:3::$'];
+/** Cluster IPs that the node holds as well, as a DNS cache on every node does. */
+export const HELD = ['10.96.$.31', 'fd00:96::$31'];
+
+/** A text as it reads in a region (from 1). */
+export const inRegion = (text: string, region: number): string => text.replaceAll('$', String(region));
+
+/** All that the node's interfaces hold. */
+export const HOLDS: ReadonlySet<Address> = new Set([
+  ...NODE_ADDRESSES,
+  ...Array.from({ length: REGIONS }, (_, i) => [...FURTHER, ...HELD].map((text) => at(inRegion(text, i + 1)))).flat(),
+]);
+
 /** Whether an address is the node's own: what `fib type local` says of it. */
-export const isNodes = (address: Address): boolean => NODE_ADDRESSES.includes(address);
+export const isNodes = (address: Address): boolean => HOLDS.has(address);
 
 /** Addresses of pods: the first ones are endpoints, too. */
 const podAddress = (node: 1 | 2, number: number, family: Family): Address => at(family === 4 ? `10.244.${node}.${number}` : `fd00:244:${node}::${number}`);
 
-/** Endpoints on this node, and on the other. */
-export const endpointsOf = (family: Family): { readonly here: readonly Address[]; readonly there: readonly Address[] } => ({
-  here: [10, 11, 12].map((number) => podAddress(1, number, family)),
-  there: [10, 11, 12].map((number) => podAddress(2, number, family)),
+/** Endpoints on this node and on the other, the last of each on the host network; and one that is on no node. */
+export const endpointsOf = (family: Family): { readonly here: readonly Address[]; readonly there: readonly Address[]; readonly beyond: Address } => ({
+  here: [...[10, 11, 12].map((number) => podAddress(1, number, family)), NODE_ADDRESSES[family === 4 ? 0 : 1]!],
+  there: [...[10, 11, 12].map((number) => podAddress(2, number, family)), at(family === 4 ? '192.0.2.20' : 'fd00:2::20')],
+  beyond: at(family === 4 ? '198.18.0.20' : 'fd00:18::20'),
 });
 
 /** Every kind of source, and of pods one that is an endpoint (it may meet itself) and one that is none. */

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import type { Address } from '../../agent/model/address.ts';
 import { formatAnswer } from '../differential/answer.ts';
+import { census } from '../differential/census.ts';
 import { differencesOf } from '../differential/compare.ts';
 import { DIFFERENCES } from '../differential/differences.ts';
 import { generate } from '../differential/generate.ts';
@@ -23,6 +24,11 @@ describe('histories', () => {
       expect(isSettled(generate(seed))).toBe(true);
     }
     expect(generate(1)).not.toEqual(generate(2));
+  });
+
+  test('a hundred have everything that both sides are to be compared in', () => {
+    const counts = census(Array.from({ length: 100 }, (_, i) => generate(i + 1)));
+    expect([...counts].filter(([, count]) => count < 3)).toEqual([]);
   });
 
   const slice = (name: string, endpoints: object[]) => ({
@@ -82,6 +88,17 @@ describe('histories', () => {
     const changes = least.history.flatMap((step) => step.changes);
     expect(changes).toHaveLength(1);
     expect(changes[0]?.object?.['endpoints']).toHaveLength(1);
+  });
+
+  test('what a history has in two places is left out in one of them', async () => {
+    const endpoint = { ...row(false), hints: { forZones: [{ name: 'east' }] } };
+    const history = [{ zone: '', restart: false, changes: [slice('a-0', [endpoint, endpoint, { ...endpoint }])] }];
+    const isBad = (candidate: History): boolean => JSON.stringify(candidate).split('10.244.1.10').length > 2;
+    const failure = { step: 0, text: '' };
+    const playAll = (some: readonly History[]) => Promise.resolve(some.map((one) => (isBad(one) ? failure : undefined)));
+    const least = await shrink(history, failure, { playAll, width: 20, until: Date.now() + 10_000 });
+    const row0 = { addresses: ['10.244.1.10'] };
+    expect(least.history[0]?.changes[0]?.object?.['endpoints']).toEqual([row0, row0]);
   });
 });
 

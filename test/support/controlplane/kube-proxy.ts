@@ -15,6 +15,8 @@ export interface KubeProxyInit {
   readonly mode?: 'nftables' | 'iptables';
   /** Pods' ranges, one a family, by which it tells pods from others (detectLocalMode ClusterCIDR). */
   readonly clusterCidrs: readonly string[];
+  /** Further fields of its KubeProxyConfiguration. */
+  readonly settings?: object;
   /** Its least time between two syncs. @default '10ms' */
   readonly minSyncPeriod?: string;
 }
@@ -78,7 +80,7 @@ export class KubeProxy implements AsyncDisposable {
 }
 
 /** Nothing outside of its namespace is written: `maxPerCore: 0` leaves nf_conntrack_max alone. */
-function configuration({ plane, nodeName, mode = 'nftables', clusterCidrs, minSyncPeriod = '10ms' }: KubeProxyInit): object {
+function configuration({ plane, nodeName, mode = 'nftables', clusterCidrs, settings, minSyncPeriod = '10ms' }: KubeProxyInit): object {
   return {
     apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
     kind: 'KubeProxyConfiguration',
@@ -89,5 +91,6 @@ function configuration({ plane, nodeName, mode = 'nftables', clusterCidrs, minSy
     clusterCIDR: clusterCidrs.join(','),
     conntrack: { maxPerCore: 0, tcpEstablishedTimeout: '0s', tcpCloseWaitTimeout: '0s' },
     [mode]: { minSyncPeriod, syncPeriod: '30s' },
+    ...settings,
   };
 }
