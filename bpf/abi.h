@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised when a pinned map of an older agent cannot be read as it is. */
-#define ABI_VERSION 2
+#define ABI_VERSION 3
 
 /* An IPv6 address, or an IPv4 address as ::ffff:a.b.c.d. There is no other address type. */
 struct addr {
@@ -60,9 +60,9 @@ struct frontend {
 
 /*
  * A set of backends is a region of the ring: `count` members, one slot each, and behind
- * them a Maglev table of `table` slots (a prime; 0: none was built). Random choice draws
- * from the members, Maglev from the table: a set changes by building a new region aside
- * and replacing the whole service record, which the kernel does atomically.
+ * them a Maglev table of `table` slots (a prime; 0: none was built). Hashes draw from the
+ * table, where there is one, all else from the members: a set changes by building a new region
+ * aside and replacing the whole service record, which the kernel does atomically.
  */
 struct backend_set {
 	__u32 base;
@@ -76,9 +76,13 @@ enum set_index {
 	SETS = 2,
 };
 
+/* How sockets choose. Packets choose by hash, always: see balance.h. */
 enum algorithm {
 	ALGORITHM_RANDOM = 1,
 	ALGORITHM_MAGLEV = 2,
+	ALGORITHM_ROUND_ROBIN = 3,
+	ALGORITHM_LEAST_CONNECTIONS = 4,
+	ALGORITHM_SOURCE_HASH = 5,
 };
 
 enum service_flag {
@@ -98,6 +102,7 @@ struct service {
 	char namespace[64];
 	char name[64];
 	char port_name[64];
+	__u32 turn; /* round-robin: the kernel adds, the agent begins anywhere with each record */
 };
 
 /* ---- who may use a frontend with FRONTEND_SOURCE_RANGES: a longest-prefix trie ---- */
@@ -227,6 +232,13 @@ struct sock_peer {
 	__be16 port;
 	__u32 service;
 	__u32 backend;
+	__u32 counted; /* the backend that counts this socket among its open ones; 0: none */
+};
+
+/* Connected sockets that a backend has now. Signed: a count that is wrong may be too small. */
+struct open_sockets {
+	__s32 counted; /* up at connect(), down at close() */
+	__s32 found;   /* by the iterator mg_find_open, for the agent to compare */
 };
 
 /* A socket as the kernel's sock_diag knows it: the family, then struct inet_diag_sockid. */
@@ -366,16 +378,17 @@ struct agent_info {
 
 _Static_assert(sizeof(struct frontend_key) == 20, "frontend_key");
 _Static_assert(sizeof(struct frontend) == 8, "frontend");
-_Static_assert(sizeof(struct service) == 224, "service");
+_Static_assert(sizeof(struct service) == 228, "service");
 _Static_assert(sizeof(struct source_range_key) == 24, "source_range_key");
 _Static_assert(sizeof(struct node) == 8 + 18 * 32, "node");
 _Static_assert(sizeof(struct backend) == 32, "backend");
 _Static_assert(sizeof(struct tuple) == 40, "tuple");
 _Static_assert(sizeof(struct flow) == 56, "flow");
 _Static_assert(sizeof(struct affinity_key) == 20, "affinity_key");
-_Static_assert(sizeof(struct sock_peer) == 44, "sock_peer");
+_Static_assert(sizeof(struct sock_peer) == 48, "sock_peer");
+_Static_assert(sizeof(struct open_sockets) == 8, "open_sockets");
 _Static_assert(sizeof(struct sock_id) == 52, "sock_id");
-_Static_assert(sizeof(struct udp_dialled) == 100, "udp_dialled");
+_Static_assert(sizeof(struct udp_dialled) == 104, "udp_dialled");
 _Static_assert(sizeof(struct udp_peer_key) == 32, "udp_peer_key");
 _Static_assert(sizeof(struct udp_peer) == 28, "udp_peer");
 _Static_assert(sizeof(struct device) == 52, "device");

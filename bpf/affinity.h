@@ -6,7 +6,7 @@
 #ifndef MAGLANE_AFFINITY_H
 #define MAGLANE_AFFINITY_H
 
-#include "service.h"
+#include "balance.h"
 
 /* Seconds since boot. The coarse clock: it is read for each packet. */
 static __always_inline __u32 coarse_seconds(void)
@@ -56,9 +56,9 @@ struct choice {
  * socket, what struct affinity_key says. count_connection() is the caller's, who knows
  * whether the choice is put to use.
  */
-static __always_inline struct choice choose_backend(__u32 service, const struct service *svc,
-						    enum set_index set, __u32 hash,
-						    const struct addr *client)
+static __always_inline struct choice choose_backend(__u32 service, struct service *svc,
+						    enum set_index set, enum asker by,
+						    __u32 hash, const struct addr *client)
 {
 	struct affinity_key key = { .service = service, .client = *client };
 	int sticky = svc->affinity_seconds != 0;
@@ -69,7 +69,7 @@ static __always_inline struct choice choose_backend(__u32 service, const struct 
 	if (choice.id != 0) {
 		choice.backend = get_backend(choice.id, service);
 	} else {
-		choice.id = pick_backend(svc, set, hash);
+		choice.id = pick_backend(svc, set, by, hash, client);
 		choice.backend = get_backend(choice.id, service);
 		if (choice.backend && sticky)
 			affinity_set(&key, choice.id);
@@ -89,17 +89,17 @@ enum outcome {
 	INCONSISTENT, /* the maps point at nothing */
 };
 
-static __always_inline enum outcome choose_from(const struct service *svc, __u32 id,
+static __always_inline enum outcome choose_from(struct service *svc, __u32 id,
 						enum frontend_kind kind, enum origin origin,
-						__u32 hash, const struct addr *client,
-						struct choice *choice)
+						enum asker by, __u32 hash,
+						const struct addr *client, struct choice *choice)
 {
 	enum set_index set;
 
 	if (!svc)
 		return INCONSISTENT;
 	set = set_for(svc, kind, origin);
-	*choice = choose_backend(id, svc, set, hash, client);
+	*choice = choose_backend(id, svc, set, by, hash, client);
 	if (choice->backend)
 		return CHOSEN;
 	if (get_set(svc, set)->count != 0)
@@ -116,21 +116,21 @@ static __always_inline enum outcome choose_from(const struct service *svc, __u32
  * may not be, so it counts only if the record has not been replaced meanwhile.
  */
 static __always_inline enum outcome choose_for_frontend(const struct frontend *frontend,
-							enum origin origin, __u32 hash,
-							const struct addr *client,
+							enum origin origin, enum asker by,
+							__u32 hash, const struct addr *client,
 							struct choice *choice)
 {
 	__u32 id = frontend->service;
 	__u8 kind = frontend->kind;
-	const struct service *svc = find_service(id), *now;
-	enum outcome outcome = choose_from(svc, id, kind, origin, hash, client, choice);
+	struct service *svc = find_service(id), *now;
+	enum outcome outcome = choose_from(svc, id, kind, origin, by, hash, client, choice);
 
 	if (outcome == CHOSEN)
 		return CHOSEN;
 	now = find_service(id);
 	if (now == svc)
 		return outcome;
-	return choose_from(now, id, kind, origin, hash, client, choice);
+	return choose_from(now, id, kind, origin, by, hash, client, choice);
 }
 
 #endif

@@ -191,8 +191,8 @@ static __noinline __u32 choose(void *ctx, const struct packet *p, const struct f
 		decide(v, ACTION_DROP, REASON_DROP_SOURCE_RANGES);
 		return 0;
 	}
-	outcome = choose_for_frontend(frontend, origin_of_packet(p), hash_tuple(&p->tuple),
-				      &p->tuple.saddr, &choice);
+	outcome = choose_for_frontend(frontend, origin_of_packet(p), PACKET_ASKS,
+				      hash_tuple(&p->tuple), &p->tuple.saddr, &choice);
 	if (outcome == CHOSEN && addr_is_v4(&choice.backend->addr) != p->v4)
 		outcome = INCONSISTENT;
 	switch (outcome) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Reads out which connected UDP sockets came through the hooks: an iterator over the map
- * `sock_peers`, that is over the sockets of all network namespaces at once. sock_diag, which could
- * list a namespace's sockets with their storage, does so for TCP alone.
+ * Reads out which sockets came through the hooks: iterators over the map `sock_peers`, that is over
+ * the sockets of all network namespaces at once. sock_diag, which could list a namespace's sockets
+ * with their storage, does so for TCP alone.
  */
 #include <linux/bpf.h>
 #include <linux/in.h>
@@ -52,6 +52,7 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	__u8 sk_kern_sock : 1;
 	__u16 sk_protocol;
 	struct socket *sk_socket;
 };
@@ -116,5 +117,27 @@ int mg_udp_dialled(struct bpf_iter__bpf_sk_storage_map *ctx)
 	read_id(sk, &found.id);
 	if (is_about(&found.peer, &found.id))
 		bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
+}
+
+/*
+ * Finds the sockets that their backends should count: those whose close() will be seen, which a
+ * kernel's own is not. It writes nothing, so that all are found in one reading: the kernel goes on
+ * with a second one by counting, and would miss some.
+ */
+SEC("iter/bpf_sk_storage_map")
+int mg_find_open(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	const struct sock_peer *peer = ctx->value;
+	struct sock *sk = ctx->sk;
+	struct open_sockets *open;
+	__u32 backend;
+
+	if (!sk || !peer || !sk->sk_socket || BPF_CORE_READ_BITFIELD(sk, sk_kern_sock))
+		return 0;
+	backend = peer->counted;
+	open = backend == 0 ? NULL : bpf_map_lookup_elem(&open_sockets, &backend);
+	if (open)
+		__sync_fetch_and_add(&open->found, 1);
 	return 0;
 }

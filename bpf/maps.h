@@ -56,6 +56,18 @@ struct {
 	__type(value, struct backend);
 } backends SEC(".maps");
 
+/*
+ * sockets add and take away; the key is a backend's id. In a map of its own as packets read `backends`
+ * all the time. The agent corrects it through mmap, see agent/dataplane/recount.ts.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct open_sockets);
+} open_sockets SEC(".maps");
+
 /* agent writes through mmap: regions of backend ids, see struct backend_set. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -75,20 +75,4 @@ static __always_inline const struct backend_set *get_set(const struct service *s
 	return set == SET_LOCAL ? &svc->sets[SET_LOCAL] : &svc->sets[SET_CLUSTER];
 }
 
-/*
- * The id that a hash chooses from a set; 0 when the set is empty. With Maglev equal hashes
- * mostly keep their backend when the set changes, with plain members they do not.
- */
-static __always_inline __u32 pick_backend(const struct service *svc, enum set_index set, __u32 hash)
-{
-	const struct backend_set *from = get_set(svc, set);
-	__u32 base = from->base, members = from->count, table = from->table;
-
-	if (members == 0)
-		return 0;
-	if (svc->algorithm == ALGORITHM_MAGLEV && table != 0)
-		return ring_at(base + members + hash % table);
-	return ring_at(base + reduce(hash, members));
-}
-
 #endif

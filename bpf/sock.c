@@ -8,6 +8,16 @@
 
 /* ---- connect ---- */
 
+static __always_inline void forget_dialled(struct bpf_sock *sk)
+{
+	struct sock_peer *known = bpf_sk_storage_get(&sock_peers, sk, NULL, 0);
+
+	if (!known)
+		return;
+	uncount(known);
+	bpf_sk_storage_delete(&sock_peers, sk);
+}
+
 static __always_inline enum reason dial(struct bpf_sock_addr *ctx, struct peer *peer)
 {
 	struct frontend *frontend = find_dialled(ctx, peer);
@@ -17,7 +27,7 @@ static __always_inline enum reason dial(struct bpf_sock_addr *ctx, struct peer *
 
 	if (!frontend) {
 		/* A UDP socket may connect again and again: forget what it dialled before. */
-		bpf_sk_storage_delete(&sock_peers, ctx->sk);
+		forget_dialled(ctx->sk);
 		return REASON_SOCK_FOREIGN;
 	}
 	why = choose_for_socket(ctx, frontend, peer, &choice);
@@ -31,8 +41,12 @@ static __always_inline enum reason dial(struct bpf_sock_addr *ctx, struct peer *
 	entry.service = frontend->service;
 	entry.backend = choice.id;
 	stored = bpf_sk_storage_get(&sock_peers, ctx->sk, &entry, BPF_SK_STORAGE_GET_F_CREATE);
-	if (stored)
+	if (stored) {
+		uncount(stored);
+		entry.counted = entry.backend;
 		*stored = entry;
+		count_open(entry.counted, 1);
+	}
 	peer->addr = entry.addr;
 	peer->port = entry.port;
 	return REASON_SOCK_TRANSLATED;
@@ -58,6 +72,20 @@ int mg_connect6(struct bpf_sock_addr *ctx)
 	if (why == REASON_SOCK_TRANSLATED)
 		set_peer6(ctx, &peer);
 	return verdict(why);
+}
+
+/*
+ * The last close() of a socket, also that of a process which dies. The entry itself stays as long as
+ * the kernel has use for the socket: TCP goes on to say goodbye.
+ */
+SEC("cgroup/sock_release")
+int mg_sock_release(struct bpf_sock *sk)
+{
+	struct sock_peer *known = bpf_sk_storage_get(&sock_peers, sk, NULL, 0);
+
+	if (known)
+		uncount(known);
+	return 1;
 }
 
 /* ---- UDP with an address on each datagram ---- */

@@ -143,7 +143,8 @@ static __always_inline enum reason choose_for_socket(struct bpf_sock_addr *ctx,
 	enum origin origin = origin_of(ctx, frontend->kind, vip);
 	struct addr client = client_of(ctx);
 
-	switch (choose_for_frontend(frontend, origin, bpf_get_prandom_u32(), &client, choice)) {
+	switch (choose_for_frontend(frontend, origin, SOCKET_ASKS, bpf_get_prandom_u32(), &client,
+				    choice)) {
 	case CHOSEN:
 		/* A socket cannot cross families: an IPv4 context has no room for more. */
 		if (addr_is_v4(&choice->backend->addr) != addr_is_v4(&vip->addr))
@@ -157,6 +158,25 @@ static __always_inline enum reason choose_for_socket(struct bpf_sock_addr *ctx,
 	default:
 		return REASON_SOCK_INCONSISTENT;
 	}
+}
+
+/* ---- how many sockets a backend has: each counts once, from connect() until it is closed ---- */
+
+static __always_inline void count_open(__u32 backend, __s32 by)
+{
+	struct open_sockets *open = open_sockets_of(backend);
+
+	if (open)
+		__sync_fetch_and_add(&open->counted, by);
+}
+
+/* Before the entry goes, or is overwritten. */
+static __always_inline void uncount(struct sock_peer *peer)
+{
+	if (peer->counted == 0)
+		return;
+	count_open(peer->counted, -1);
+	peer->counted = 0;
 }
 
 /*

@@ -7,6 +7,7 @@ import { version } from '../cli/version.ts';
 import type { Cutter } from '../dataplane/cut.ts';
 import { Dataplane } from '../dataplane/dataplane.ts';
 import type { DeviceChoice } from '../dataplane/devices.ts';
+import type { Recounter } from '../dataplane/recount.ts';
 import { findCgroup, limitations, preflight } from '../dataplane/preflight.ts';
 import { readSettings, shortcomings } from '../dataplane/settings.ts';
 import { familyOf } from '../model/address.ts';
@@ -77,6 +78,7 @@ class Agent {
   readonly #model: Model;
   readonly #controller: Controller;
   readonly #cutter: Cutter;
+  readonly #recounter: Recounter;
   readonly #metrics: Metrics;
   readonly #health = new Health();
   readonly #healthChecks: HealthChecks;
@@ -105,6 +107,7 @@ class Agent {
     this.#problems = new Problems(log, metrics, (problem) => this.#events?.problem(problem));
     this.#healthChecks = new HealthChecks({ problems: this.#problems, healthy: () => this.#health.healthy });
     this.#cutter = dataplane.cutter(log, (sockets) => observed.cuts.add({}, sockets));
+    this.#recounter = dataplane.recounter(log);
     this.#controller = new Controller({
       model: this.#model,
       maps: dataplane,
@@ -148,7 +151,7 @@ class Agent {
       stop.abort();
       this.#controller.stop();
       this.#healthChecks.close();
-      await this.#cutter.stop();
+      await Promise.all([this.#cutter.stop(), this.#recounter.stop()]);
     }
   }
 
@@ -204,6 +207,7 @@ class Agent {
     if (signal.aborted) return;
     this.#follow(signal);
     this.#cutter.soon();
+    this.#recounter.start();
     const { services, slices, endpoints } = this.#model.counts;
     // Most of what was read to start is not needed again, and counts as ours while it is resident.
     native.releaseCode();

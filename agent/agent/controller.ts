@@ -23,6 +23,8 @@ export interface Maps {
   read(): Held;
   /** Runs the writes in order; throws at the first that fails, those before it done. */
   execute(writes: readonly Write[]): void;
+  /** Connected sockets that have this backend now. */
+  openSockets(backend: number): number;
 }
 
 export interface ControllerOptions {
@@ -168,10 +170,11 @@ export class Controller implements SourceSink {
 
   /** What was retired is cleared when no packet can be under way with it; what did not fit may fit then. */
   #reclaimLater(retired: Retired): void {
+    const isOpen = (backend: number): boolean => this.#options.maps.openSockets(backend) > 0;
     const timer = setTimeout(() => {
       this.#reclaims.delete(timer);
       const planner = this.#planner;
-      if (planner !== undefined) this.#attempt(() => this.#carryOut(planner.reclaim(retired)));
+      if (planner !== undefined) this.#attempt(() => this.#carryOut(planner.reclaim(retired, isOpen)));
     }, this.#grace);
     timer.unref();
     this.#reclaims.add(timer);

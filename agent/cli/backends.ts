@@ -17,7 +17,10 @@ interface BackendRow {
   readonly id: number;
   readonly state: 'serving' | 'terminating' | 'leaving';
   readonly local: boolean;
+  /** Flows and sockets that ever chose it. */
   readonly connections: number;
+  /** Connected sockets of this node that have it now. */
+  readonly open: number;
   /** Of the connections of its service port, 0 to 1. */
   readonly share: number;
 }
@@ -59,6 +62,7 @@ function readRows(view: View): BackendRow[] {
         state: !backend.serving ? 'leaving' : backend.terminating ? 'terminating' : 'serving',
         local: backend.local,
         connections,
+        open: view.openSockets(backend.id),
         share: connections / Math.max(1, totals.get(backend.service) ?? 0),
       };
     })
@@ -76,6 +80,7 @@ function table(rows: readonly BackendRow[]): string {
     { title: 'WHERE' },
     { title: 'STATE' },
     { title: 'CONNECTIONS', right: true },
+    { title: 'OPEN', right: true },
     { title: 'SHARE', right: true },
   ];
   return formatTable(
@@ -87,6 +92,7 @@ function table(rows: readonly BackendRow[]): string {
       row.local ? 'here' : 'elsewhere',
       row.state,
       String(row.connections),
+      String(row.open),
       `${Math.round(row.share * 100)} %`,
     ]),
   );

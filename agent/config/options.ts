@@ -5,6 +5,7 @@
 import { hostname } from 'node:os';
 import { UsageError } from './usage-error.ts';
 import type { Cidr } from '../model/address.ts';
+import { ALGORITHMS } from '../model/desired.ts';
 import type { Reader } from './values.ts';
 import { address, bindAddress, bool, cidr, Expected, integer, list, oneOf, portRange, text } from './values.ts';
 
@@ -94,10 +95,10 @@ const TABLE = {
   }),
   vipPing: option({ value: 'true|false', read: bool, default: 'true', help: 'answer pings of Services that have endpoints' }),
   algorithm: option({
-    value: 'maglev|random',
-    read: oneOf('maglev', 'random'),
+    value: ALGORITHMS.join('|'),
+    read: oneOf(...ALGORITHMS),
     default: 'maglev',
-    help: 'choice of backend, where the annotation maglane.io/algorithm does not say',
+    help: 'choice of backend, where the annotation maglane.io/algorithm does not say: see docs/balancing.md',
   }),
   xdpMode: option({
     value: 'auto|native|generic|off',

@@ -31,7 +31,7 @@ export interface Adopted {
 }
 
 /** These point at each other: they are kept, copied or lost together. */
-const LINKED = ['backends', 'ring', 'services', 'frontends', 'source_ranges'];
+const LINKED = ['backends', 'open_sockets', 'ring', 'services', 'frontends', 'source_ranges'];
 
 /** BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LRU_HASH and BPF_MAP_TYPE_LPM_TRIE: entries by key, in any number up to the size. */
 const KEYED = new Set([1, 9, 11]);
@@ -41,6 +41,7 @@ export function setSizes(object: BpfObject, { capacity, maxFlows, maxAffinity, m
   object.setMaxEntries('services', capacity.services);
   object.setMaxEntries('frontends', capacity.frontends);
   object.setMaxEntries('backends', capacity.backends);
+  object.setMaxEntries('open_sockets', capacity.backends);
   object.setMaxEntries('source_ranges', capacity.sourceRanges);
   object.setMaxEntries('ring', Math.ceil(capacity.ringSlots / RING_CHUNK));
   object.setMaxEntries('flows', 2 * maxFlows);

@@ -19,7 +19,18 @@ export interface Logger {
   warn(message: string, fields?: Record<string, unknown>): void;
 }
 
-const CGROUP_HOOKS: readonly CgroupAttach[] = ['connect4', 'connect6', 'sendmsg4', 'sendmsg6', 'recvmsg4', 'recvmsg6', 'getpeername4', 'getpeername6'];
+/** Who counts what is closed goes first: what is opened before nobody counts is counted for good. */
+const CGROUP_HOOKS: readonly CgroupAttach[] = [
+  'sock_release',
+  'connect4',
+  'connect6',
+  'sendmsg4',
+  'sendmsg6',
+  'recvmsg4',
+  'recvmsg6',
+  'getpeername4',
+  'getpeername6',
+];
 const DIRECTIONS: readonly Direction[] = ['ingress', 'egress'];
 
 /** Our place among the tc filters of a device, where there is no tcx. */

@@ -17,6 +17,7 @@ import type { WantedDevice, XdpMode } from './devices.ts';
 import { ABI_VERSION, agentInfoCodec, CONFIG_OFFSET, configCodec } from './generated/abi.ts';
 import { explainLoadError } from './load-error.ts';
 import { lockFolder } from './lock.ts';
+import { openSockets, Recounter } from './recount.ts';
 import { View } from './view.ts';
 import { executeWrites } from './write.ts';
 
@@ -124,6 +125,16 @@ export class Dataplane {
   /** Cuts connected UDP sockets loose from backends that are gone; to be stopped before this dataplane is closed. */
   cutter(log: Logger, onCut: (sockets: number) => void): Cutter {
     return new Cutter({ maps: this.#adopted.maps, iterator: this.#object.programFd('mg_udp_dialled'), cgroup: this.#options.cgroup, log, onCut });
+  }
+
+  /** Sockets that have this backend open, as the hooks have counted. */
+  openSockets(backend: number): number {
+    return openSockets(this.#adopted.maps, backend);
+  }
+
+  /** Corrects the counts of open sockets now and then; to be stopped before this dataplane is closed. */
+  recounter(log: Logger): Recounter {
+    return new Recounter(this.#adopted.maps, this.#object.programFd('mg_find_open'), log);
   }
 
   /** The same reading as the commands'; ends with this dataplane, not to be closed. */

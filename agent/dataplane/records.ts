@@ -1,7 +1,7 @@
 /** Between the plan's records and the structs of bpf/abi.h. Nothing else knows both. */
 import type { Address, Cidr as CidrText } from '../model/address.ts';
 import { familyOf, readAddress, writeAddress } from '../model/address.ts';
-import type { DesiredAddress, DesiredNode, FrontendKind as FrontendKindText, Protocol, ServiceKey } from '../model/desired.ts';
+import type { Algorithm as AlgorithmText, DesiredAddress, DesiredNode, FrontendKind as FrontendKindText, Protocol, ServiceKey } from '../model/desired.ts';
 import type { HeldBackend, HeldFrontend, HeldService, HeldSourceRange, SetRegion } from '../plan/held.ts';
 import type { Backend, BackendSet, Cidr, Frontend, FrontendKey, Node, Service, SourceRangeKey } from './generated/abi.ts';
 import { Algorithm, BackendFlag, FrontendFlag, FrontendKind, NodeFlag, SERVICE_CIDRS_MAX, ServiceFlag, SetIndex } from './generated/abi.ts';
@@ -14,6 +14,14 @@ const KINDS: Readonly<Record<FrontendKindText, number>> = {
   NodePort: FrontendKind.NODE_PORT,
   ExternalIP: FrontendKind.EXTERNAL_IP,
   LoadBalancer: FrontendKind.LOAD_BALANCER,
+};
+
+const ALGORITHMS: Readonly<Record<AlgorithmText, number>> = {
+  random: Algorithm.RANDOM,
+  maglev: Algorithm.MAGLEV,
+  'round-robin': Algorithm.ROUND_ROBIN,
+  'least-connections': Algorithm.LEAST_CONNECTIONS,
+  'source-hash': Algorithm.SOURCE_HASH,
 };
 
 function nameOf<T extends string>(numbers: Readonly<Record<T, number>>, value: number, otherwise: T): T {
@@ -118,7 +126,8 @@ function fromCidr({ net, mask }: Cidr): CidrText {
   return { base: net, prefix: familyOf(net) === 4 ? bits - MAPPED_BITS : bits };
 }
 
-export function toService(held: HeldService): Service {
+/** @param turn where round-robin begins. */
+export function toService(held: HeldService, turn: number): Service {
   const sets: BackendSet[] = [];
   sets[SetIndex.CLUSTER] = held.cluster;
   sets[SetIndex.LOCAL] = held.local;
@@ -130,13 +139,14 @@ export function toService(held: HeldService): Service {
   return {
     sets,
     affinitySeconds: held.affinitySeconds,
-    algorithm: held.algorithm === 'maglev' ? Algorithm.MAGLEV : Algorithm.RANDOM,
+    algorithm: ALGORITHMS[held.algorithm],
     flags,
     proto: PROTOCOLS[held.protocol],
     family: held.family,
     namespace: held.namespace,
     name: held.name,
     portName: held.portName,
+    turn,
   };
 }
 
@@ -150,7 +160,7 @@ export function fromService(id: number, service: Service): HeldService {
     portName: service.portName,
     protocol: nameOf(PROTOCOLS, service.proto, 'TCP'),
     family: service.family === 6 ? 6 : 4,
-    algorithm: service.algorithm === Algorithm.MAGLEV ? 'maglev' : 'random',
+    algorithm: nameOf(ALGORITHMS, service.algorithm, 'random'),
     affinitySeconds: service.affinitySeconds,
     internalLocal: (service.flags & ServiceFlag.INTERNAL_LOCAL) !== 0,
     externalLocal: (service.flags & ServiceFlag.EXTERNAL_LOCAL) !== 0,

@@ -8,6 +8,7 @@ import type { FlowReading } from './flows.ts';
 import { readFlows } from './flows.ts';
 import { agentPid } from './lock.ts';
 import { Maps } from './maps.ts';
+import { openSockets } from './recount.ts';
 
 /** What the agent said of itself; times in ms since the epoch, 0: never. */
 export interface AgentState {
@@ -74,6 +75,11 @@ export class View {
   connections(backend: number): number {
     const bytes = this.#maps.memory('backends');
     return Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(backend * backendCodec.size + backendCodec.offsets.connections, true));
+  }
+
+  /** Connected sockets that have this backend now. */
+  openSockets(backend: number): number {
+    return openSockets(this.#maps, backend);
   }
 
   /** One for each reason, summed over the CPUs. */

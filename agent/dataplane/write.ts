@@ -6,6 +6,7 @@ import type { Codec, Node } from './generated/abi.ts';
 import { backendCodec, cidrCodec, frontendCodec, frontendKeyCodec, nodeCodec, NodeFlag, serviceCodec, sourceRangeKeyCodec } from './generated/abi.ts';
 import type { Maps } from './maps.ts';
 import { wordsOf } from './maps.ts';
+import { forgetSockets } from './recount.ts';
 import { backendFlags, toAddress, toAddressKey, toBackend, toFrontend, toFrontendKey, toNode, toService, toSourceRange } from './records.ts';
 
 /**
@@ -52,7 +53,10 @@ function executeRun(maps: Maps, run: readonly Write[]): void {
         maps.memory('backends')[backend.id * backendCodec.size + backendCodec.offsets.flags] = backendFlags(backend);
       return;
     case 'backend.clear':
-      for (const { id } of all('backend.clear')) maps.memory('backends').fill(0, id * backendCodec.size, (id + 1) * backendCodec.size);
+      for (const { id } of all('backend.clear')) {
+        maps.memory('backends').fill(0, id * backendCodec.size, (id + 1) * backendCodec.size);
+        forgetSockets(maps, id);
+      }
       return;
     case 'ring.write':
       for (const { base, slots } of all('ring.write')) maps.ring.set(slots, base);
@@ -129,8 +133,10 @@ function putFrontends(maps: Maps, frontends: readonly HeldFrontend[]): void {
   );
 }
 
+/** Round-robin begins anywhere: were it always the first backend, it would be busier than the others, and that on all nodes at once. */
 function putServices(maps: Maps, services: readonly HeldService[]): void {
-  native.mapUpdateBatch(maps.fd('services'), bytesOf(services.map(({ id }) => id)), encode(serviceCodec, services.map(toService)), services.length);
+  const records = services.map((service) => toService(service, Math.floor(Math.random() * 2 ** 32)));
+  native.mapUpdateBatch(maps.fd('services'), bytesOf(services.map(({ id }) => id)), encode(serviceCodec, records), services.length);
 }
 
 /** Records back to back. */

@@ -118,13 +118,13 @@ export class Explainer {
     const steps = [...before, why];
     const known = { frontend, service, set };
     const targets: Target[] = [];
-    for (const id of this.#eligible(service[set], service)) {
+    for (const id of this.#eligible(service[set])) {
       const backend = this.#backends.get(id);
       if (backend === undefined || backend.service !== service.id || familyOf(backend.address) !== service.family)
         return end('broken', [...steps, `the set holds backend ${id}, which is not one of this service`], known);
       targets.push({ backend, masquerade: isMasqueraded(from, backend) });
     }
-    if (targets.length > 0) return end('backend', [...steps, `${targets.length} in the set, chosen by ${choiceOf(service)}`], { ...known, targets });
+    if (targets.length > 0) return end('backend', [...steps, `${targets.length} in the set, chosen by ${choiceOf(service, from)}`], { ...known, targets });
     if (!service.hasAny) return end('reject', [...steps, 'no endpoint anywhere: rejected'], known);
     return end('drop', [...steps, `endpoints, but none in this set: dropped${from.way === 'socket' ? ' (a socket hears ECONNREFUSED at once)' : ''}`], known);
   }
@@ -149,9 +149,9 @@ export class Explainer {
   }
 
   /** Every id that a choice may come to: the members, or what stands in the Maglev table. */
-  #eligible(region: SetRegion, service: HeldService): number[] {
+  #eligible(region: SetRegion): number[] {
     const members = [...this.#held.members(region)];
-    if (service.algorithm !== 'maglev' || region.table === 0) return members;
+    if (region.table === 0) return members;
     const table = new Set(this.#held.members({ base: region.base + region.count, count: region.table, table: 0 }));
     return [...members.filter((id) => table.has(id)), ...[...table].filter((id) => !members.includes(id))];
   }
@@ -172,7 +172,9 @@ function isMasqueraded({ way, place, source }: Caller, backend: HeldBackend): bo
   return place === 'node' || source === backend.address;
 }
 
-function choiceOf({ algorithm, affinitySeconds }: HeldService): string {
+function choiceOf({ algorithm: ofSockets, affinitySeconds }: HeldService, { way }: Caller): string {
+  const isOfSockets = ofSockets === 'round-robin' || ofSockets === 'least-connections';
+  const algorithm = way === 'packet' && isOfSockets ? `maglev (${ofSockets} is for sockets)` : ofSockets;
   return affinitySeconds === 0 ? algorithm : `affinity for ${affinitySeconds} s, else ${algorithm}`;
 }
 

@@ -4,7 +4,10 @@ import type { Address, Cidr } from './address.ts';
 export type Protocol = 'TCP' | 'UDP' | 'SCTP';
 export type Family = 4 | 6;
 export type FrontendKind = 'ClusterIP' | 'NodePort' | 'ExternalIP' | 'LoadBalancer';
-export type Algorithm = 'random' | 'maglev';
+
+/** How sockets choose among backends; packets choose by hash: docs/balancing.md. */
+export const ALGORITHMS = ['maglev', 'random', 'round-robin', 'least-connections', 'source-hash'] as const;
+export type Algorithm = (typeof ALGORITHMS)[number];
 
 export interface Frontend {
   readonly address: Address;

@@ -5,6 +5,7 @@
 import { familyOf, formatEndpoint, parseAddress } from './address.ts';
 import type { Address, Cidr } from './address.ts';
 import { Checker } from './checks.ts';
+import { ALGORITHMS } from './desired.ts';
 import type { Algorithm, Family, Frontend, FrontendKind, Protocol, ServiceKey } from './desired.ts';
 import type { NodeFacts } from './facts.ts';
 import type { Service, ServicePort } from './objects.ts';
@@ -225,11 +226,12 @@ function withoutTaken(wanted: readonly Wanted[], taken: Set<string>, check: Chec
 function readAlgorithm(service: Service, facts: NodeFacts, check: Checker): Algorithm {
   const written = service.annotations[ALGORITHM_ANNOTATION];
   if (written === undefined) return facts.defaultAlgorithm;
-  if (written === 'random' || written === 'maglev') return written;
+  const known = ALGORITHMS.find((algorithm) => algorithm === written);
+  if (known !== undefined) return known;
   check.refuse(
     `metadata.annotations["${ALGORITHM_ANNOTATION}"]`,
     written,
-    `is unknown, so ${facts.defaultAlgorithm} stands: random or maglev would be right`,
+    `is unknown, so ${facts.defaultAlgorithm} stands: one of ${ALGORITHMS.join(', ')} would be right`,
     'invalid_value',
   );
   return facts.defaultAlgorithm;

@@ -122,10 +122,11 @@ export class Planner {
   /**
    * Plans the end of what an earlier plan of this planner retired, and tries again what was refused.
    * To be called once no packet under way can remember it.
+   * @param isOpen whether sockets have this backend open: then its slot is not given away yet, but retired anew.
    */
-  reclaim(retired: Retired): Plan {
+  reclaim(retired: Retired, isOpen: (backend: number) => boolean = () => false): Plan {
     const draft = this.#begin();
-    this.#slots.reclaim(retired, draft);
+    this.#slots.reclaim(retired, isOpen, draft);
     this.#sets.reclaim(retired);
     for (const id of retired.services) this.#serviceIds.giveBack(id);
     this.#hasRoom = true;

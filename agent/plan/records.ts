@@ -24,9 +24,9 @@ export function regionOf({ base, count, table }: SetRegion): Region {
   return { base, length: count + table };
 }
 
-/** Slots of the Maglev table that a set of so many members should have. */
+/** Slots of the Maglev table that a set of so many members should have: packets draw from it whatever sockets do, unless by mere chance. */
 export function tableOf({ algorithm }: Pick<HeldService, 'algorithm'>, members: number): number {
-  return algorithm === 'maglev' ? tableSize(members) : 0;
+  return algorithm === 'random' ? 0 : tableSize(members);
 }
 
 /** The part of a desired service that needs no room. Of its source ranges those that are there: a list that does not fit lets in fewer, never all. */

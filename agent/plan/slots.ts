@@ -59,11 +59,17 @@ export class Slots {
     if (backend.serving) draft.leaverFlags.push(marked);
   }
 
-  reclaim(retired: Retired, draft: Draft): void {
+  /** Plans that slots are cleared; those that sockets still have open are retired anew: an endpoint that comes back finds its count. */
+  reclaim(retired: Retired, isOpen: (backend: number) => boolean, draft: Draft): void {
     for (const id of retired.backends) {
       const retiring = this.#retiring.get(id);
       // It has come back meanwhile, and perhaps left again.
       if (retiring?.retired !== retired) continue;
+      if (isOpen(id)) {
+        this.#retiring.set(id, { ...retiring, retired: draft.retired });
+        draft.retired.backends.push(id);
+        continue;
+      }
       this.#retiring.delete(id);
       retiring.entry?.backends.delete(retiring.endpoint);
       this.#ids.giveBack(id);

@@ -58,7 +58,7 @@ const dns: DesiredService = {
   spare: [],
   sourceRanges: undefined,
 };
-const CGROUP_PINS = 8;
+const CGROUP_PINS = 9;
 
 let node: Node;
 beforeEach(() => {
@@ -103,7 +103,7 @@ describe('the maps', () => {
         pid: agent.pid,
         started: 1000,
         synced: 2000,
-        abiVersion: 2,
+        abiVersion: 3,
         running: false,
       });
       expect(view.maps()).toContainEqual({ name: 'ring', entries: 2 + 251 + 1 + 1, maxEntries: 8192 });
@@ -198,7 +198,7 @@ describe('an agent that starts', () => {
       'open',
       node.options({ capacity: { services: 128, frontends: 128, backends: 256, ringSlots: 16_384, sourceRanges: 64 }, maxFlows: 4096 }),
     );
-    expect(logged).toEqual([expect.stringContaining('"copied":"backends,flows,frontends,ring,services,source_ranges","lost":""')]);
+    expect(logged).toEqual([expect.stringContaining('"copied":"backends,flows,frontends,open_sockets,ring,services,source_ranges","lost":""')]);
     expect(await agent.ask('sync', [web, dns])).toEqual([]);
     expect(node.maps()).toEqual(before);
 
@@ -216,7 +216,7 @@ describe('an agent that starts', () => {
     await (await node.start([web, dns])).kill();
     const agent = node.agent();
     const logged = await agent.ask('open', node.options({ capacity: { services: 1, frontends: 64, backends: 128, ringSlots: 8192, sourceRanges: 64 } }));
-    expect(logged).toEqual([expect.stringContaining('"lost":"backends,frontends,ring,services,source_ranges"')]);
+    expect(logged).toEqual([expect.stringContaining('"lost":"backends,frontends,open_sockets,ring,services,source_ranges"')]);
     await agent.ask('sync', [web, dns]);
     await agent.ask('attach', []);
     expect(readHeld(node).services.map(({ name }) => name)).toEqual(['web']);
@@ -227,7 +227,7 @@ describe('an agent that starts', () => {
     const fd = native.openPin(`${node.bpffs}/maps/agent`)!;
     new Uint32Array(native.mapMmap(fd))[0] = 99;
     native.close(fd);
-    expect(() => openView(node.bpffs)).toThrow(/have ABI 99, this maglane reads 2/);
+    expect(() => openView(node.bpffs)).toThrow(/have ABI 99, this maglane reads 3/);
     const agent = node.agent();
     expect(await agent.ask('open', node.options())).toEqual([expect.stringContaining('"copied":"","lost":"affinity,agent,backends,')]);
     expect(await agent.ask('sync', [web])).toContain('service.put');

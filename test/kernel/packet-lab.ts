@@ -9,6 +9,7 @@ import {
   affinityCodec,
   backendCodec,
   BackendFlag,
+  Algorithm,
   configCodec,
   counterCodec,
   deviceCodec,
@@ -195,13 +196,14 @@ export class PacketLab {
     const value: Service = {
       sets,
       affinitySeconds: spec.affinity ?? 0,
-      algorithm: 2,
+      algorithm: Algorithm.MAGLEV,
       flags: spec.flags ?? 0,
       proto: 0,
       family: 0,
       namespace: 'default',
       name: `service-${id}`,
       portName: '',
+      turn: 0,
     };
     native.mapUpdate(this.#fd('services'), u32(id), encode(serviceCodec, value));
     for (const member of spec.cluster ?? []) this.#addFlag(member, BackendFlag.IN_CLUSTER);

@@ -3,6 +3,7 @@
  * its parent asks over IPC, and says what a program would see. See sock-lab.ts for the parent.
  */
 import dgram from 'node:dgram';
+import { once } from 'node:events';
 import net from 'node:net';
 import native from '../../native/index.js';
 import { PATIENCE } from '../support/patience.ts';
@@ -25,6 +26,9 @@ export type Request =
   | { readonly op: 'netns' }
   | ({ readonly op: 'serve'; readonly name: string } & Dial)
   | ({ readonly op: 'tcp' } & Dial)
+  /** So many connections that stay until `tcp.drop` closes them; answers who they are with, joined by commas. */
+  | ({ readonly op: 'tcp.hold'; readonly count: number } & Dial)
+  | { readonly op: 'tcp.drop' }
   | { readonly op: 'udp.open'; readonly id: number; readonly family: 4 | 6; readonly connect?: Dial }
   /** Without `to`: as the socket is connected. */
   | { readonly op: 'udp.send'; readonly id: number; readonly to?: Dial }
@@ -58,6 +62,25 @@ function tcp(to: Dial): Promise<Outcome> {
     socket.on('error', (error) => resolve(failed(error)));
     socket.on('end', () => resolve({ answer, peer }));
   });
+}
+
+const held: net.Socket[] = [];
+
+/** One after the other, so that each chooses with all before it counted. */
+async function hold(count: number, to: Dial): Promise<Outcome> {
+  const answers: string[] = [];
+  for (let i = 0; i < count; i++) {
+    const socket = net.connect({ host: to.address, port: to.port, allowHalfOpen: true });
+    held.push(socket.on('error', () => {}));
+    const [data] = (await once(socket, 'data')) as [Buffer];
+    answers.push(data.toString());
+  }
+  return { answer: answers.join(',') };
+}
+
+async function drop(): Promise<Outcome> {
+  await Promise.all(held.splice(0).map((socket) => once(socket.destroy(), 'close')));
+  return {};
 }
 
 async function udpOpen(id: number, family: 4 | 6, connect?: Dial): Promise<Outcome> {
@@ -104,6 +127,10 @@ async function perform(request: Request): Promise<Outcome> {
       return serve(request.name, request);
     case 'tcp':
       return tcp(request);
+    case 'tcp.hold':
+      return hold(request.count, request);
+    case 'tcp.drop':
+      return drop();
     case 'udp.open':
       return udpOpen(request.id, request.family, request.connect);
     case 'udp.send':

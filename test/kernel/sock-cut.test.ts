@@ -18,7 +18,7 @@ const FAMILIES = [
 ] as const;
 const ADDRESSES = ['10.1.0.1', '10.1.0.2', 'fd01::1', 'fd01::2'];
 const AF = { 4: 2, 6: 10 } as const;
-const RECORD = 100;
+const RECORD = 104;
 
 const lab = new SockLab('cut');
 /** The node's namespace and a pod's look alike here: each has the backends on its own loopback device. */

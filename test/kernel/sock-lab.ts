@@ -17,14 +17,16 @@ import type { Logger } from '../../agent/dataplane/attach.ts';
 import { Cutter } from '../../agent/dataplane/cut.ts';
 import { CONFIG_OFFSET } from '../../agent/dataplane/generated/abi.ts';
 import { Maps } from '../../agent/dataplane/maps.ts';
+import { recount } from '../../agent/dataplane/recount.ts';
 import native from '../../native/index.js';
 import type { BpfObject, CgroupAttach } from '../../native/index.d.ts';
 import type { Dial, Outcome, Request } from './sock-child.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const CHILD = fileURLToPath(new URL('./sock-child.ts', import.meta.url));
-const HOOKS: readonly CgroupAttach[] = ['connect4', 'connect6', 'sendmsg4', 'sendmsg6', 'recvmsg4', 'recvmsg6', 'getpeername4', 'getpeername6'];
+const HOOKS: readonly CgroupAttach[] = ['connect4', 'connect6', 'sendmsg4', 'sendmsg6', 'recvmsg4', 'recvmsg6', 'getpeername4', 'getpeername6', 'sock_release'];
 const ITERATOR = 'mg_udp_dialled';
+const COUNTER = 'mg_find_open';
 
 export const TCP = 6;
 export const UDP = 17;
@@ -37,6 +39,9 @@ export const KIND = { clusterIP: 1, nodePort: 2, externalIP: 3, loadBalancer: 4 
 export const FRONTEND_FLAG = { hostOnly: 1, sourceRanges: 2 } as const;
 export const NODE_FLAG = { detectsV4: 1, detectsV6: 2, detectsDevice: 4 } as const;
 export const SERVICE_FLAG = { internalLocal: 1, externalLocal: 2, hasAny: 4 } as const;
+/** enum algorithm. */
+export const ALGORITHM = { random: 1, maglev: 2, roundRobin: 3, leastConnections: 4, sourceHash: 5 } as const;
+const SERVICE_SIZE = 228;
 export const REASON = reasons();
 
 /** enum reason by name, read from the header: its order is not repeated here. */
@@ -56,7 +61,8 @@ export interface SetSpec {
 
 export interface ServiceSpec {
   readonly affinity?: number;
-  readonly maglev?: boolean;
+  /** Of ALGORITHM; random by default. */
+  readonly algorithm?: number;
   readonly flags?: number;
   readonly cluster?: SetSpec;
   readonly local?: SetSpec;
@@ -144,7 +150,7 @@ export class SockLab {
   /** Loads and attaches the programs of build/maglane.bpf.o. `hostNetns`: the cookie that config.host_netns is to hold. */
   start(hostNetns: bigint): void {
     const object = (this.#object = native.open(`${ROOT}build/maglane.bpf.o`));
-    for (const program of object.programs()) object.setAutoload(program, program === ITERATOR || HOOKS.includes(hookOf(program)));
+    for (const program of object.programs()) object.setAutoload(program, program === ITERATOR || program === COUNTER || HOOKS.includes(hookOf(program)));
     object.setMaxEntries('flows', 1024);
     const config = object.rodata();
     new DataView(config.buffer, config.byteOffset).setBigUint64(CONFIG_OFFSET, hostNetns, true);
@@ -177,9 +183,17 @@ export class SockLab {
 
   /** Cuts connected UDP sockets loose as the agent does, with these maps. @param onCut is told how many. */
   cutter(onCut: (sockets: number) => void, log: Logger): Cutter {
+    return new Cutter({ maps: this.#maps, iterator: this.#object!.programFd(ITERATOR), cgroup: this.cgroup, log, onCut });
+  }
+
+  /** Corrects the counts of open sockets as the agent does. */
+  recount(): Promise<number> {
+    return recount(this.#maps, this.#object!.programFd(COUNTER));
+  }
+
+  get #maps(): Maps {
     const names = this.#object!.maps().filter((name) => !name.includes('.'));
-    const maps = new Maps(new Map(names.map((name) => [name, this.#fd(name)])));
-    return new Cutter({ maps, iterator: this.#object!.programFd(ITERATOR), cgroup: this.cgroup, log, onCut });
+    return new Maps(new Map(names.map((name) => [name, this.#fd(name)])));
   }
 
   /** What the iterator says: struct udp_dialled, back to back. */
@@ -201,7 +215,7 @@ export class SockLab {
 
   /** Members must have been written: they are marked as such. */
   service(id: number, spec: ServiceSpec): void {
-    const value = new Uint8Array(224);
+    const value = new Uint8Array(SERVICE_SIZE);
     const view = new DataView(value.buffer);
     [spec.cluster, spec.local].forEach((set, index) => {
       const slots = [...(set?.members ?? []), ...(set?.table ?? [])];
@@ -209,7 +223,7 @@ export class SockLab {
       [set?.base ?? 0, set?.members.length ?? 0, set?.table?.length ?? 0].forEach((field, at) => view.setUint32(index * 12 + at * 4, field, true));
     });
     view.setUint32(24, spec.affinity ?? 0, true);
-    view.setUint8(28, spec.maglev ? 2 : 1);
+    view.setUint8(28, spec.algorithm ?? ALGORITHM.random);
     view.setUint8(29, spec.flags ?? 0);
     native.mapUpdate(this.#fd('services'), u32(id), value);
     for (const member of spec.cluster?.members ?? []) this.#addFlag(member, IN_CLUSTER);
@@ -232,7 +246,7 @@ export class SockLab {
 
   /** Points the Cluster set of a service at another place of the ring, without writing there. */
   moveSet(id: number, base: number): void {
-    const value = new Uint8Array(224);
+    const value = new Uint8Array(SERVICE_SIZE);
     native.mapLookup(this.#fd('services'), u32(id), value);
     value.set(u32(base), 0);
     native.mapUpdate(this.#fd('services'), u32(id), value);
@@ -261,6 +275,18 @@ export class SockLab {
     const value = new Uint8Array(32);
     native.mapLookup(this.#fd('backends'), u32(id), value);
     return Number(new DataView(value.buffer).getBigUint64(24, true));
+  }
+
+  /** Connected sockets that have this backend now, as the hooks have counted. */
+  open(id: number): number {
+    const value = new Uint8Array(8);
+    native.mapLookup(this.#fd('open_sockets'), u32(id), value);
+    return new DataView(value.buffer).getInt32(0, true);
+  }
+
+  /** What went wrong, or was missed: another count than there are sockets. */
+  setOpen(id: number, open: number): void {
+    native.mapUpdate(this.#fd('open_sockets'), u32(id), Uint8Array.of(...u32(open), 0, 0, 0, 0));
   }
 
   /** Decisions counted under this reason, over all CPUs. */

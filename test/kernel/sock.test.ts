@@ -1,6 +1,6 @@
 /** Sockets that dial a VIP: what a program on the node or in a pod of it sees. Real kernel, real sockets. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { FRONTEND_FLAG, KIND, LOCAL, NODE_FLAG, SERVICE_FLAG, SERVING, SockLab, TCP, UDP } from './sock-lab.ts';
+import { ALGORITHM, FRONTEND_FLAG, KIND, LOCAL, NODE_FLAG, SERVICE_FLAG, SERVING, SockLab, TCP, UDP } from './sock-lab.ts';
 import type { Process } from './sock-lab.ts';
 
 /** One service in each family, with the same three servers behind TCP and UDP. */
@@ -141,9 +141,9 @@ describe('the choice', () => {
   });
 
   it('draws from the Maglev table where there is one', async () => {
-    lab.service(1, { maglev: true, cluster: { base: 2040, members: [1, 2, 3], table: [2, 2, 2, 2, 2] } });
+    lab.service(1, { algorithm: ALGORITHM.maglev, cluster: { base: 2040, members: [1, 2, 3], table: [2, 2, 2, 2, 2] } });
     for (let i = 0; i < 10; i++) expect(await client.tcp('10.96.0.10', PORT)).toMatchObject({ answer: '10.1.0.2' });
-    lab.service(1, { maglev: true, cluster: { base: 2040, members: [3] } });
+    lab.service(1, { algorithm: ALGORITHM.maglev, cluster: { base: 2040, members: [3] } });
     expect(await client.tcp('10.96.0.10', PORT)).toMatchObject({ answer: '10.1.0.3' });
   });
 

@@ -1,10 +1,10 @@
 /** Which backend a new connection gets: policies, source ranges, affinity, Maglev. The rules are kube-proxy's, see docs/kube-proxy.md. */
 import type { Backend, Tuple } from '../../agent/dataplane/generated/abi.ts';
-import { BackendFlag, FrontendFlag, FrontendKind, NodeFlag, ServiceFlag } from '../../agent/dataplane/generated/abi.ts';
+import { Algorithm, BackendFlag, FrontendFlag, FrontendKind, NodeFlag, ServiceFlag } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
 import { familyOf } from '../../agent/model/address.ts';
 import { addressBytes } from './bytes.ts';
-import { hashTuple } from './hash.ts';
+import { hashAddress, hashTuple } from './hash.ts';
 import type { World, WorldService } from './world.ts';
 
 /** Where a packet was met: what comes from a pod of this node, from the node itself, or from anywhere else. */
@@ -65,8 +65,9 @@ export function choose(
   if (remembered !== undefined && stuck !== undefined && (stuck.flags & membership) !== 0)
     return { why: 'chosen', id: remembered.backend, backend: stuck, sticky: true };
   if (members.length === 0) return { why: (record.flags & ServiceFlag.HAS_ANY) !== 0 ? 'no local' : 'no endpoints' };
-  const hash = hashTuple(tuple);
-  // Maglev; without a table, an even share of the hash.
+  // Round-robin and least-connections are for sockets alone.
+  const hash = record.algorithm === Algorithm.SOURCE_HASH ? hashAddress(tuple.saddr) : hashTuple(tuple);
+  // From the table, whatever the algorithm; without a table, an even share of the hash.
   const id = table.length > 0 ? table[hash % table.length] : members[Number((BigInt(hash) * BigInt(members.length)) >> 32n)];
   const backend = world.backends.get(id ?? 0);
   return id === undefined || backend === undefined ? { why: 'inconsistent' } : { why: 'chosen', id, backend, sticky: record.affinitySeconds !== 0 };

@@ -35,3 +35,10 @@ export function hashTuple({ saddr, daddr, sport, dport, proto }: Tuple): number 
   hash = step(hash, (swapped(sport) << 32n) | (swapped(dport) << 16n) | BigInt(proto));
   return Number(step(step(hash, 0n), 0n) & 0xffffffffn);
 }
+
+/** hash_addr(): chooses a backend by the client alone. */
+export function hashAddress(address: string): number {
+  let hash = SEED;
+  for (const word of wordsOf(address)) hash = step(hash, word);
+  return Number(step(step(hash, 0n), 0n) & 0xffffffffn);
+}

@@ -5,7 +5,7 @@
  *                     pod0, pod1 -- pods of this node, 10.1.0.0/16 and 2001:db8:41::/64
  */
 import type { Backend, Flow, Frontend, FrontendKey, Node, Service, Tuple } from '../../agent/dataplane/generated/abi.ts';
-import { BackendFlag, FrontendFlag, FrontendKind, NodeFlag, ServiceFlag } from '../../agent/dataplane/generated/abi.ts';
+import { Algorithm, BackendFlag, FrontendFlag, FrontendKind, NodeFlag, ServiceFlag } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
 import { SCTP, TCP, UDP } from './frames.ts';
 import type { Random } from './random.ts';
@@ -124,13 +124,14 @@ function addService(random: Random, world: World, id: number, family: Family): v
   const record: Service = {
     sets: [],
     affinitySeconds: random.once(4) ? 10_800 : 0,
-    algorithm: 2,
+    algorithm: random.pick(Object.values(Algorithm)),
     flags,
     proto,
     family,
     namespace: 'default',
     name: `service-${id}`,
     portName: '',
+    turn: 0,
   };
   const ranges = random.once(3) ? randomRanges(random, family) : [];
   world.services.set(id, { record, sets, ranges });

@@ -32,6 +32,10 @@ class FaultyMaps {
       this.writes++;
     }
   }
+
+  openSockets(): number {
+    return 0;
+  }
 }
 
 function rig(retryMs: [number, number] = [1, 4]) {

@@ -97,6 +97,14 @@ describe('explain', () => {
     expect(say(written({ ...init, cluster: [], hasAny: false }), packet('outside', '198.19.0.1'))).toBe('reject');
   });
 
+  test('how one is chosen: packets by Maglev where sockets count', () => {
+    const why = (caller: Caller, algorithm: DesiredService['algorithm']): string | undefined =>
+      new Explainer(written({ algorithm }).snapshot(), () => false).explain({ address: at(VIP), port: 80, protocol: 'TCP' }, caller).why.at(-1);
+    expect(why(POD, 'least-connections')).toContain('chosen by least-connections');
+    expect(why(OUTSIDE, 'least-connections')).toContain('chosen by maglev (least-connections is for sockets)');
+    expect(why(OUTSIDE, 'source-hash')).toContain('chosen by source-hash');
+  });
+
   test('what is no frontend, at addresses of Services', () => {
     const owned = { owned: true, ping: false };
     const addresses = [VIP, HELD, '203.0.113.1'].map((address) => ({ address: at(address), ...owned }));

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { ALGORITHMS } from '../../agent/model/desired.ts';
 import type { Service } from '../../agent/model/objects.ts';
 import { formatProblem } from '../../agent/model/problem.ts';
 import { frontendsOf, only, problemsOf, service, servicePort, take } from './model-builders.ts';
@@ -129,6 +130,7 @@ describe('settings', () => {
     });
     expect(only([service({ annotations: { 'maglane.io/algorithm': 'maglev' } })]).algorithm).toBe('maglev');
     expect(only([service()], { defaultAlgorithm: 'maglev' }).algorithm).toBe('maglev');
+    for (const algorithm of ALGORITHMS) expect(only([service({ annotations: { 'maglane.io/algorithm': algorithm } })]).algorithm).toBe(algorithm);
     expect(only([service({ annotations: { 'maglane.io/algorithm': 'random' } })], { defaultAlgorithm: 'maglev' }).algorithm).toBe('random');
   });
 });

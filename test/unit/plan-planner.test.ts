@@ -67,6 +67,36 @@ describe('a plan', () => {
     expect([...maps.backends.keys()]).toEqual(ids);
   });
 
+  test('keeps a slot that sockets have open, and gives it to its endpoint again however late that comes back', () => {
+    const { maps, planner, run, want } = start();
+    run(want(web));
+    const ids = [...maps.backends.keys()];
+    const busy = ids[1]!;
+    const left = want({ ...web, cluster: [web.cluster[0]!] });
+    run(left);
+    const isOpen = (id: number): boolean => id === busy;
+    const kept = planner.reclaim(left.retired!, isOpen);
+    expect(kept).toMatchObject({ writes: [], retired: { backends: [busy], regions: [], services: [] } });
+    const again = planner.reclaim(kept.retired!, isOpen);
+    expect(run(want(web))).toEqual(['backend.flags', 'ring.write', 'service.put']);
+    expect(run(planner.reclaim(again.retired!))).toEqual([]);
+    expect([...maps.backends.keys()]).toEqual(ids);
+  });
+
+  test('clears a kept slot once its sockets are closed, also when its service is gone', () => {
+    const { maps, planner, run, want } = start();
+    run(want(web));
+    const busy = [...maps.backends.keys()][1]!;
+    const ended = planner.plan(gone(web));
+    run(ended);
+    const kept = planner.reclaim(ended.retired!, (id) => id === busy);
+    expect(run(kept)).toEqual(['backend.clear']);
+    expect(planner.usage.backends).toBe(1);
+    expect(run(planner.reclaim(kept.retired!))).toEqual(['backend.clear']);
+    expect(maps.backends.size).toBe(0);
+    expect(planner.usage.backends).toBe(0);
+  });
+
   test('moves a frontend from one service to another in one write', () => {
     const { run, want } = start();
     run(want(web));
@@ -171,6 +201,14 @@ describe('a map that is full', () => {
     run(grown);
     expect(lines(grown)[0]).toContain('has grown beyond the map backends');
     expect(maps.asDesired()[0]!.cluster).toEqual([backend('10.1.0.2')]);
+  });
+
+  test('has a table for packets under every algorithm but random, whatever sockets do', () => {
+    for (const algorithm of ['round-robin', 'least-connections', 'source-hash'] as const) {
+      const { maps, run, want } = start();
+      run(want({ ...web, algorithm }));
+      expect([...maps.services.values()][0]).toMatchObject({ algorithm, cluster: { count: 2, table: 251 } });
+    }
   });
 
   test('serves at random what finds no room for its Maglev table, says so once for all, and builds the table when there is room', () => {
