@@ -9,6 +9,9 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { AGENT_CELLS } from './agent-cells.ts';
+import type { Figure } from './agent-cells.ts';
+import { AgentRig } from './agent-rig.ts';
 import type { Cell } from './cells.ts';
 import { CELLS } from './cells.ts';
 import { memoryOf } from './memory.ts';
@@ -35,6 +38,7 @@ export interface Report {
   readonly seconds: number;
   readonly results: readonly Result[];
   readonly memory: readonly Memory[];
+  readonly agent: readonly Figure[];
 }
 
 const { values, positionals } = parseArgs({
@@ -44,8 +48,11 @@ const { values, positionals } = parseArgs({
 const rounds = Number(values.rounds || (values.quick ? 3 : 9));
 const seconds = values.quick ? 1 : 2;
 const sizes = (values.sizes || (values.quick ? '4,1000' : '4,1000,10000')).split(',').map(Number);
-const cells = CELLS.filter(({ name }) => positionals.length === 0 || positionals.includes(name));
-if (cells.length === 0) throw new Error(`no cell is called ${positionals.join(' or ')}: one of ${CELLS.map(({ name }) => name).join(', ')} would be`);
+const isWanted = ({ name }: { readonly name: string }): boolean => positionals.length === 0 || positionals.includes(name);
+const cells = CELLS.filter(isWanted);
+const agentCells = AGENT_CELLS.filter(isWanted);
+if (cells.length + agentCells.length === 0)
+  throw new Error(`no cell is called ${positionals.join(' or ')}: one of ${[...CELLS, ...AGENT_CELLS].map(({ name }) => name).join(', ')} would be`);
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
@@ -75,16 +82,34 @@ async function forget({ front, back }: Side): Promise<void> {
   await Promise.all([front, back].map((node) => node.run(['conntrack', '--flush'])));
 }
 
-await using rig = await Rig.start();
+async function dataPath(results: Result[], memory: Memory[]): Promise<void> {
+  await using rig = await Rig.start();
+  for (const size of sizes) {
+    await rig.fill(size, (done) => say(`${done} Services`));
+    await rig.settle(size);
+    memory.push(...(await memoryOf(rig, size)));
+    for (const cell of cells) results.push(await measure(rig, cell, size));
+  }
+}
+
+async function agents(figures: Figure[]): Promise<void> {
+  await using rig = await AgentRig.start();
+  for (const cell of agentCells) {
+    const measured = await cell.measure(rig, { quick: values.quick, say });
+    for (const { cell: name, services, endpoints, who, what, p50, p99, unit } of measured)
+      say(
+        `${name.padEnd(10)} ${services} / ${endpoints}  ${who}: ${what}: ${p50.toPrecision(3)} ${unit}${p99 === undefined ? '' : `, p99 ${p99.toPrecision(3)}`}`,
+      );
+    figures.push(...measured);
+  }
+}
+
 const results: Result[] = [];
 const memory: Memory[] = [];
-for (const size of sizes) {
-  await rig.fill(size, (done) => say(`${done} Services`));
-  await rig.settle(size);
-  memory.push(...(await memoryOf(rig, size)));
-  for (const cell of cells) results.push(await measure(rig, cell, size));
-}
-const report: Report = { date: new Date().toISOString(), kernel: release(), cpus: cpus().length, seconds, results, memory };
+const agent: Figure[] = [];
+if (cells.length > 0) await dataPath(results, memory);
+if (agentCells.length > 0) await agents(agent);
+const report: Report = { date: new Date().toISOString(), kernel: release(), cpus: cpus().length, seconds, results, memory, agent };
 const folder = join(import.meta.dirname, '../../build');
 mkdirSync(folder, { recursive: true });
 writeFileSync(join(folder, 'bench.json'), JSON.stringify(report, undefined, 1));

@@ -25,7 +25,7 @@ export async function memoryOf(rig: Rig, services: number): Promise<Memory[]> {
   return readings;
 }
 
-/** RSS of a process and, where a shell stands in front, of what it runs. */
-function residentOf(pid: number): number {
+/** RSS of a process, bytes. */
+export function residentOf(pid: number): number {
   return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024;
 }

@@ -5,6 +5,7 @@
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Report, Result } from './bench.ts';
+import { agentSections } from './agent-report.ts';
 import { chart } from './chart.ts';
 import type { Variant } from './rig.ts';
 import { isDistinct } from './statistics.ts';
@@ -98,5 +99,6 @@ writeFileSync(
       ),
     ),
     memorySection(report),
+    agentSections(report.agent),
   ].join('\n'),
 );
