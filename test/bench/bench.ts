@@ -16,6 +16,8 @@ import type { Cell } from './cells.ts';
 import { CELLS } from './cells.ts';
 import { memoryOf } from './memory.ts';
 import type { Memory } from './memory.ts';
+import { packetCosts } from './packets.ts';
+import type { PacketCost } from './packets.ts';
 import type { Side, Variant } from './rig.ts';
 import { Rig, VARIANTS } from './rig.ts';
 import type { Summary } from './statistics.ts';
@@ -39,6 +41,7 @@ export interface Report {
   readonly results: readonly Result[];
   readonly memory: readonly Memory[];
   readonly agent: readonly Figure[];
+  readonly packets: readonly PacketCost[];
 }
 
 const { values, positionals } = parseArgs({
@@ -48,11 +51,12 @@ const { values, positionals } = parseArgs({
 const rounds = Number(values.rounds || (values.quick ? 3 : 9));
 const seconds = values.quick ? 1 : 2;
 const sizes = (values.sizes || (values.quick ? '4,1000' : '4,1000,10000')).split(',').map(Number);
+const names = [...CELLS, ...AGENT_CELLS].map(({ name }) => name).concat('packets');
+const unknown = positionals.filter((name) => !names.includes(name));
+if (unknown.length > 0) throw new Error(`no cell is called ${unknown.join(' or ')}: one of ${names.join(', ')} would be`);
 const isWanted = ({ name }: { readonly name: string }): boolean => positionals.length === 0 || positionals.includes(name);
 const cells = CELLS.filter(isWanted);
 const agentCells = AGENT_CELLS.filter(isWanted);
-if (cells.length + agentCells.length === 0)
-  throw new Error(`no cell is called ${positionals.join(' or ')}: one of ${[...CELLS, ...AGENT_CELLS].map(({ name }) => name).join(', ')} would be`);
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
@@ -104,12 +108,20 @@ async function agents(figures: Figure[]): Promise<void> {
   }
 }
 
+async function programs(): Promise<PacketCost[]> {
+  const costs = await packetCosts(rounds);
+  for (const { program, family, title, flows, ns } of costs)
+    say(`${program.padEnd(18)} IPv${family}, ${title}, ${flows} flows: ${ns.median.toFixed(0)} ns ± ${ns.spread.toFixed(0)}`);
+  return costs;
+}
+
 const results: Result[] = [];
 const memory: Memory[] = [];
 const agent: Figure[] = [];
+const packets = isWanted({ name: 'packets' }) ? await programs() : [];
 if (cells.length > 0) await dataPath(results, memory);
 if (agentCells.length > 0) await agents(agent);
-const report: Report = { date: new Date().toISOString(), kernel: release(), cpus: cpus().length, seconds, results, memory, agent };
+const report: Report = { date: new Date().toISOString(), kernel: release(), cpus: cpus().length, seconds, results, memory, agent, packets };
 const folder = join(import.meta.dirname, '../../build');
 mkdirSync(folder, { recursive: true });
 writeFileSync(join(folder, 'bench.json'), JSON.stringify(report, undefined, 1));

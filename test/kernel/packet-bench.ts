@@ -11,7 +11,7 @@ import type { Address } from '../../agent/model/address.ts';
 import { buildPacket, joinEndpoint } from '../support/packet.ts';
 import type { PacketSpec, Proto } from '../support/packet.ts';
 import { PacketLab } from './packet-lab.ts';
-import type { ReasonText } from './packet-lab.ts';
+import type { LabOptions, ReasonText } from './packet-lab.ts';
 import type { Process } from './packet-process.ts';
 
 /** 'egress' has what the node itself sends, 'passing' what it forwards; 'pod' what a pod of it sends, 'topod' what goes to one. */
@@ -77,20 +77,22 @@ export interface Bench {
   readonly toNode2: { readonly source: string; readonly destination: string };
   /** @param device by default pod0 for a pod's packets, up0 for others. */
   run(hook: Hook, packet: PacketSpec | Uint8Array, device?: 'up0' | 'mesh0' | 'pod0'): Promise<Result>;
+  /** Runs a pinned program over and over: the packet goes on as each run leaves it. */
+  repeat(pin: string, packet: { readonly data: Uint8Array; readonly ctx: Uint8Array; readonly repeat: number }): Promise<TestRun>;
   /** Empties the maps and enters what most tests use: both devices, with addresses and able to send. */
   reset(): void;
 }
 
 /** struct xdp_md or struct __sk_buff with what the kernel takes from it. */
-function context(hook: Hook, length: number, ifindex: number): Uint8Array {
+export function context(hook: Hook, length: number, ifindex: number): Uint8Array {
   const words = new Uint32Array(hook === 'xdp' ? 6 : 48);
   if (hook === 'xdp') [words[1], words[3]] = [length, ifindex];
   else [words[9], words[10]] = [hook === 'egress' ? 0 : ifindex, ifindex];
   return new Uint8Array(words.buffer);
 }
 
-export async function startBench(name: string): Promise<Bench> {
-  const lab = new PacketLab(name);
+export async function startBench(name: string, options?: LabOptions): Promise<Bench> {
+  const lab = new PacketLab(name, options);
   try {
     return await furnish(lab);
   } catch (error) {
@@ -135,6 +137,7 @@ async function furnish(lab: PacketLab): Promise<Bench> {
     toRouter: { source: lab.mac(node, 'up0'), destination: ROUTER_MAC },
     toNode2: { source: lab.mac(node, 'mesh0'), destination: NODE2_MAC },
     run: (hook, packet, device = hook.endsWith('pod') ? 'pod0' : 'up0') => run(lab, runner, hook, packet, { up0: up, mesh0: mesh, pod0: pod }[device]),
+    repeat: async (pin, packet) => (await runner.must({ op: 'run', pin, ...packet })).run!,
     reset(): void {
       lab.clear();
       for (let id = 1; id <= 8; id++) lab.backend(id, '0.0.0.0:0', 0, 0);

@@ -17,7 +17,7 @@ export interface Dial {
 
 export type Request =
   /** Runs a pinned program over a frame; `ctx` is its struct xdp_md or __sk_buff. */
-  | { readonly op: 'run'; readonly pin: string; readonly data: Uint8Array; readonly ctx: Uint8Array }
+  | { readonly op: 'run'; readonly pin: string; readonly data: Uint8Array; readonly ctx: Uint8Array; readonly repeat?: number }
   | { readonly op: 'attach'; readonly pin: string; readonly device: string; readonly how: 'xdp' | 'ingress' | 'egress'; readonly clsact: boolean }
   /** TCP and UDP; each answer is "name client-address:port". TCP keeps the connection open and answers each line. */
   | ({ readonly op: 'serve'; readonly name: string } & Dial)
@@ -144,7 +144,7 @@ function udp({ address, port, from }: Dial): Promise<Outcome> {
 async function perform(request: Request): Promise<Outcome> {
   switch (request.op) {
     case 'run':
-      return { run: native.testRun(program(request.pin), { data: request.data, ctx: request.ctx }) };
+      return { run: native.testRun(program(request.pin), { data: request.data, ctx: request.ctx, repeat: request.repeat ?? 1 }) };
     case 'attach':
       return attach(request);
     case 'serve':

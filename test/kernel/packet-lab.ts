@@ -42,6 +42,11 @@ export const SNAT = { min: 61_000, max: 61_999 } as const;
 export type ReasonText = keyof typeof Reason;
 export const NONE = '::' as Address;
 
+export interface LabOptions {
+  readonly flows?: number;
+  readonly snat?: { readonly min: number; readonly max: number };
+}
+
 export interface ServiceSpec {
   readonly cluster?: readonly number[];
   readonly local?: readonly number[];
@@ -89,15 +94,16 @@ export class PacketLab {
   readonly #object: BpfObject;
   readonly #usedRing: number[] = [];
 
-  constructor(name: string) {
+  /** @param flows how many entries the table of flows has. @param snat ports for masquerade */
+  constructor(name: string, { flows = 16_384, snat = SNAT }: LabOptions = {}) {
     this.#name = `mg-packet-${name}-${process.pid}`;
     this.#pins = `/sys/fs/bpf/${this.#name}`;
     execFileSync('make', ['-s', '-C', `${ROOT}bpf`], { stdio: ['ignore', 'inherit', 'inherit'] });
     const object = (this.#object = native.open(`${ROOT}build/maglane.bpf.o`));
     for (const program of object.programs()) object.setAutoload(program, (PROGRAMS as readonly string[]).includes(program));
-    object.setMaxEntries('flows', 16_384);
+    object.setMaxEntries('flows', flows);
     const rodata = object.rodata();
-    configCodec.write({ hostNetns: 0n, snatMin: SNAT.min, snatMax: SNAT.max }, rodata);
+    configCodec.write({ hostNetns: 0n, snatMin: snat.min, snatMax: snat.max }, rodata);
     object.setRodata(rodata);
     object.load();
     mkdirSync(this.#pins);
@@ -108,8 +114,12 @@ export class PacketLab {
   pinFrom(object: string, name: string): void {
     const other = native.open(object);
     other.load();
-    native.pin(other.programFd(other.programs()[0]!), `${this.#pins}/${name}`);
+    native.pin(other.programFd(other.programs()[0]!), this.pin(name));
     other.close();
+  }
+
+  programFd(program: (typeof PROGRAMS)[number]): number {
+    return this.#object.programFd(program);
   }
 
   pin(program: string): string {
