@@ -97,7 +97,13 @@ async function measure(bench: Bench, wrapper: BpfObject, hook: Hook, family: Fam
   if (kind === 'new') {
     bench.reset();
     bench.lab.frontend('tcp', joinEndpoint(vip, 80), 1);
-    serveOn(bench, 'tcp', vip, [{ at: remote, local: false }]);
+    // Four, so that the ports to masquerade from are a quarter used.
+    serveOn(
+      bench,
+      'tcp',
+      vip,
+      ['2', '3', '4', '5'].map((end) => ({ at: remote.replace(/2$/, end), local: false })),
+    );
   }
   const to = joinEndpoint(kind === 'foreign' ? vip2 : vip, 80);
   const headers = family === 4 ? 54 : 74;
