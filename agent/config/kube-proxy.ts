@@ -4,6 +4,7 @@
  */
 import { isIP } from 'node:net';
 import type { ConfigFile } from './file.ts';
+import { algorithmFor, lineFor } from './ipvs.ts';
 import type { Given, OptionKey } from './options.ts';
 import { UsageError } from './usage-error.ts';
 import { cidr, Expected, list } from './values.ts';
@@ -28,6 +29,8 @@ interface Field {
   /** The option that it sets; `text` gives undefined where the option's own default stands. */
   readonly sets?: OptionKey;
   readonly text?: (value: never, all: Settings) => string | undefined;
+  /** What the log says of it, behind its name and value, where it becomes something else here. */
+  readonly line?: (value: never, all: Settings) => string | undefined;
   /** "idle": means nothing to eBPF. "missing": would mean something, and has no effect. */
   readonly effect: 'sets' | 'idle' | 'missing';
 }
@@ -112,7 +115,10 @@ const FIELDS: Readonly<Record<string, Field>> = {
   'nftables.minSyncPeriod': idle(duration),
   'ipvs.syncPeriod': idle(duration),
   'ipvs.minSyncPeriod': idle(duration),
-  'ipvs.scheduler': idle(text),
+  'ipvs.scheduler': {
+    ...sets('algorithm', text, (scheduler: string, all) => algorithmFor(scheduler, all.get('mode'))),
+    line: (scheduler: never, all) => lineFor(scheduler, all.get('mode')),
+  },
   'ipvs.excludeCIDRs': idle(texts),
   'ipvs.strictARP': idle(bool),
   'ipvs.tcpTimeout': idle(duration),
@@ -175,6 +181,8 @@ export async function readSettings(settings: Settings, from: (path: string) => s
     if (field.sets !== undefined) {
       const written = field.text?.(value as never, settings);
       if (written !== undefined) given.set(field.sets, { from: from(path), value: written });
+      const line = field.line?.(value as never, settings);
+      if (line !== undefined) warnings.push(`${from(path)} ${JSON.stringify(value)} ${line}`);
     } else if (!isZero(value)) {
       if (field.effect === 'idle') idle.push(name(path));
       else warnings.push(`${from(path)} ${JSON.stringify(value)} has no effect here`);

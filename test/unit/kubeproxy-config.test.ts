@@ -1,9 +1,10 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { readConfigFile } from '../../agent/config/file.ts';
 import type { ConfigFile } from '../../agent/config/file.ts';
+import { SCHEDULERS } from '../../agent/config/ipvs.ts';
 import { readOptions } from '../../agent/config/options.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'maglane-kube-proxy-'));
@@ -145,14 +146,34 @@ logging: {format: json, verbosity: 4}
   test('what means nothing to eBPF is named; what would mean something is warned of', async () => {
     const file = await load(`
 mode: ipvs
-ipvs: {scheduler: rr, syncPeriod: 30s}
+ipvs: {syncPeriod: 30s}
 conntrack: {maxPerCore: 32768, tcpEstablishedTimeout: 0s}
 featureGates: {NFTablesProxyMode: true, AllowServiceExternalIPs: true}
 nftables: {masqueradeAll: true}
 enableProfiling: true
 `);
-    expect(file.idle).toEqual(['mode', 'ipvs.scheduler', 'ipvs.syncPeriod', 'conntrack.maxPerCore', 'featureGates.NFTablesProxyMode']);
+    expect(file.idle).toEqual(['mode', 'ipvs.syncPeriod', 'conntrack.maxPerCore', 'featureGates.NFTablesProxyMode']);
     expect(file.warnings).toEqual([`${path}: nftables.masqueradeAll true has no effect here`, `${path}: enableProfiling true has no effect here`]);
+  });
+
+  test('each scheduler of ipvs becomes an algorithm, and a line says so', async () => {
+    const page = readFileSync(new URL('../../docs/balancing.md', import.meta.url), 'utf8');
+    for (const [scheduler, algorithm] of Object.entries(SCHEDULERS)) {
+      const file = await load(`mode: ipvs\nipvs: {scheduler: ${scheduler}}`);
+      expect(file.warnings).toEqual([`${path}: ipvs.scheduler "${scheduler}" is --algorithm ${algorithm} here: docs/balancing.md`]);
+      expect(readOptions(file.given).algorithm).toBe(algorithm);
+      expect(page).toMatch(new RegExp(`^\\| (\\w+, )*${scheduler}(, \\w+)* \\| \`${algorithm}\` \\|`, 'm'));
+    }
+  });
+
+  test('a scheduler counts in ipvs mode alone, and only one that there is', async () => {
+    const other = await load('mode: nftables\nipvs: {scheduler: lc}');
+    expect([other.warnings, readOptions(other.given).algorithm]).toEqual([[], 'maglev']);
+    const none = await load('mode: ipvs\nipvs: {scheduler: ""}');
+    expect([none.warnings, readOptions(none.given).algorithm]).toEqual([[], 'maglev']);
+    const unknown = await load('mode: ipvs\nipvs: {scheduler: best}');
+    expect(unknown.warnings).toEqual([expect.stringContaining('ipvs.scheduler "best" is no scheduler of ipvs')]);
+    expect(readOptions(unknown.given).algorithm).toBe('maglev');
   });
 
   test('who is a pod, and which address is the node, are taken', async () => {

@@ -31,6 +31,14 @@ describe('options in force', () => {
     await expect(resolveOptions({ v: 'high' })).rejects.toThrow('-v "high": expected a whole number from 0');
   });
 
+  test('--ipvs-scheduler is honoured, and --algorithm wins over it', async () => {
+    const { options, warnings } = await resolveOptions({ proxyMode: 'ipvs', ipvsScheduler: 'wlc' });
+    expect(options.algorithm).toBe('least-connections');
+    expect(warnings).toEqual(['--ipvs-scheduler "wlc" is --algorithm least-connections here: docs/balancing.md']);
+    expect((await resolveOptions({ proxyMode: 'ipvs', ipvsScheduler: 'wlc', algorithm: 'random' })).options.algorithm).toBe('random');
+    expect((await resolveOptions({ ipvsScheduler: 'wlc' })).options.algorithm).toBe('maglev');
+  });
+
   test("kube-proxy's flags without a file set what its file would", async () => {
     const flags = {
       proxyMode: 'nftables',
