@@ -13,7 +13,7 @@ const ROOT = join(import.meta.dirname, '..');
 export function acceptanceTests(): Map<string, string> {
   const vitest = [join(ROOT, 'node_modules/vitest/vitest.mjs'), 'list', 'test/cluster/acceptance', '--project', 'cluster', '--json'];
   const listed = JSON.parse(execFileSync(process.execPath, vitest, { cwd: ROOT, encoding: 'utf8' })) as { name: string; file: string }[];
-  return new Map(listed.map(({ name, file }) => [name, basename(file)]));
+  return new Map(listed.map(({ name, file }) => [name.split(' > ').at(-1) ?? name, basename(file)]));
 }
 
 /** The page docs/acceptance.md. */

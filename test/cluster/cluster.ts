@@ -19,12 +19,14 @@ export interface PodSetup extends Omit<PodInit, 'node' | 'ips' | 'ready'> {
 export class Cluster implements AsyncDisposable {
   readonly lab: Lab;
   readonly plane: ControlPlane;
-  readonly agents: readonly Agent[];
+  /** The latest of each node. */
+  agents: readonly Agent[] = [];
+  readonly #args: readonly string[];
 
-  private constructor(lab: Lab, plane: ControlPlane, agents: readonly Agent[]) {
+  private constructor(lab: Lab, plane: ControlPlane, args: readonly string[]) {
     this.lab = lab;
     this.plane = plane;
-    this.agents = agents;
+    this.#args = args;
   }
 
   /**
@@ -39,7 +41,9 @@ export class Cluster implements AsyncDisposable {
         await plane.apply(...lab.nodes.map(({ name, addresses }, n) => objects.node(name, addresses, podCidrs(n + 1))));
         const kubeconfig = await plane.agentKubeconfig();
         const args = ['--source', 'kubernetes', '--kubeconfig', kubeconfig, ...options];
-        return new Cluster(lab, plane, await Promise.all(lab.nodes.map((node) => node.startAgent({ args }))));
+        const cluster = new Cluster(lab, plane, args);
+        await cluster.startAgents();
+        return cluster;
       } catch (error) {
         await plane.stop();
         throw error;
@@ -53,6 +57,16 @@ export class Cluster implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.plane.stop();
     await this.lab.destroy();
+  }
+
+  /** Starts an agent on each node; all serve when this resolves. */
+  async startAgents(): Promise<void> {
+    this.agents = await Promise.all(this.lab.nodes.map((node) => node.startAgent({ args: this.#args })));
+  }
+
+  /** Stops the agents; what they have pinned stays. */
+  async stopAgents(): Promise<void> {
+    await Promise.all(this.agents.map((agent) => agent.stop()));
   }
 
   get nodeA(): LabNode {

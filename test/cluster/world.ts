@@ -43,6 +43,8 @@ export class World implements AsyncDisposable {
   readonly api: Api;
   readonly #nodeOf = new Map<Host, LabNode>();
   readonly #bystanders: Traffic[] = [];
+  /** Of a short-lived pod: an address that comes back is looked for at its old device for a while. */
+  #lastNumber = 150;
   readonly #tidy: (() => Promise<void>)[] = [];
 
   private constructor(cluster: Cluster, api: Api) {
@@ -58,7 +60,6 @@ export class World implements AsyncDisposable {
       const world = new World(cluster, await Api.start(cluster.plane, cluster.lab.control));
       for (const node of cluster.lab.nodes) for (const range of VIA[node.name as 'node-a']) await cluster.lab.routeThrough(range, node);
       await world.#stand();
-      world.#tidy.length = 0;
       return world;
     } catch (error) {
       await cluster[Symbol.asyncDispose]();
@@ -91,12 +92,30 @@ export class World implements AsyncDisposable {
     return pod;
   }
 
+  /** A pod of one test: `end` takes it away, or the end of the test. */
+  async shortLived(name: string, node: LabNode): Promise<Host> {
+    const pod = await this.pod(name, node, ++this.#lastNumber);
+    this.later(() => this.end(pod));
+    return pod;
+  }
+
+  /** Ends a short-lived pod, and all that it serves, at once. */
+  async end(pod: Host): Promise<void> {
+    if (this.#nodeOf.delete(pod)) await this.cluster.lab.removePod(pod.name);
+  }
+
   /** A Service of both families, as `spec` adds to that. With a selector its slices are the controller's; else they are `endpoints`. */
-  async expose(name: string, spec: { readonly ports: readonly ExposedPort[]; readonly [field: string]: unknown }, ...endpoints: Endpoint[]): Promise<Exposed> {
+  async expose(name: string, spec: ServiceSpec, ...endpoints: Endpoint[]): Promise<Exposed> {
+    const exposed = await this.exposeForAll(name, spec, ...endpoints);
+    this.later(() => exposed.delete());
+    return exposed;
+  }
+
+  /** As `expose`, for all tests of a file. */
+  async exposeForAll(name: string, spec: ServiceSpec, ...endpoints: Endpoint[]): Promise<Exposed> {
     const dual = { ipFamilyPolicy: 'RequireDualStack', ipFamilies: FAMILIES };
     const object = { apiVersion: 'v1', kind: 'Service', metadata: { name, ...(spec['metadata'] as object) }, spec: { ...dual, ...spec, metadata: undefined } };
     const exposed = new Exposed(this, name, await this.api.create<ServiceObject>(SERVICES, object));
-    this.later(() => exposed.delete());
     if (spec['selector'] === undefined) await exposed.scale(...endpoints);
     return exposed;
   }
@@ -130,13 +149,19 @@ export class World implements AsyncDisposable {
   /** The bystander: a Service with a pod of its own on each node, and steady callers. */
   async #stand(): Promise<void> {
     const pods = await Promise.all([this.pod('bystander-a', this.nodeA, 250), this.pod('bystander-b', this.nodeB, 250)]);
-    const bystander = await this.expose('bystander', { ports: [{ port: 80, targetPort: HTTP }] }, ...pods);
+    const bystander = await this.exposeForAll('bystander', { ports: [{ port: 80, targetPort: HTTP }] }, ...pods);
     const callers = [this.nodeA, this.nodeB, ...pods.slice(0, 1)];
     const [first] = bystander.clusterIP();
     if (first === undefined) throw new Error('the bystander has no cluster IP');
     await expectReached(callers, bystander.clusterIP(), pods);
     for (const caller of callers) this.#bystanders.push(await caller.traffic(first.address, first.port, 10));
   }
+}
+
+/** What a Service's spec is given besides being of both families. */
+export interface ServiceSpec {
+  readonly ports: readonly ExposedPort[];
+  readonly [field: string]: unknown;
 }
 
 export type Endpoint = Host | EndpointOf;

@@ -30,6 +30,8 @@ export interface SendOptions {
   readonly connected?: boolean;
   /** All from one socket. @default false */
   readonly oneSocket?: boolean;
+  /** Of each datagram; its answer has to be as long. @default 3 */
+  readonly bytes?: number;
   /** @default 2000 */
   readonly timeoutMs?: number;
 }
@@ -44,7 +46,7 @@ export interface Held {
   release(): Promise<void>;
 }
 
-/** A UDP socket that stays connected. */
+/** A UDP socket that stays. */
 export interface HeldUdp {
   /** Sends a datagram: who answers, or the errno of the call that failed. */
   ask(timeoutMs?: number): Promise<Answer>;
@@ -116,8 +118,8 @@ export class Host {
 
   /** Sends datagrams and tells each answer or errno. */
   send(host: string, port: number, options: SendOptions = {}): Promise<Answer[]> {
-    const { count = 1, connected = false, oneSocket = false, timeoutMs = 2_000 } = options;
-    return this.#ask({ op: 'send', target: { host, port }, count, connected, oneSocket, timeoutMs });
+    const { count = 1, connected = false, oneSocket = false, bytes = 3, timeoutMs = 2_000 } = options;
+    return this.#ask({ op: 'send', target: { host, port }, count, connected, oneSocket, bytes, timeoutMs });
   }
 
   /** Opens a connection and keeps it. @throws when it is refused. */
@@ -131,9 +133,9 @@ export class Host {
     };
   }
 
-  /** Connects a UDP socket and keeps it. @throws when it is refused. */
-  async holdUdp(host: string, port: number): Promise<HeldUdp> {
-    const held = await this.#ask<number>({ op: 'udp.hold', target: { host, port } });
+  /** Opens a UDP socket and keeps it. @param connected else each datagram says where it goes. @throws when connect() is refused. */
+  async holdUdp(host: string, port: number, connected = true): Promise<HeldUdp> {
+    const held = await this.#ask<number>({ op: 'udp.hold', target: { host, port }, connected });
     return {
       ask: (timeoutMs = 2_000) => this.#ask({ op: 'udp.ask', held, timeoutMs }),
       error: (timeoutMs = 10_000 * PATIENCE) => this.#ask({ op: 'udp.error', held, timeoutMs }),

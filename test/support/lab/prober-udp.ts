@@ -6,31 +6,40 @@ import type { Answer, Request, Target, UdpRequest } from './protocol.ts';
 
 type UdpSocket = ReturnType<typeof createSocket>;
 
-/** Connected sockets that stay; `error`: what has reached them since they connected. */
-const held = new Map<number, { readonly socket: UdpSocket; connected: boolean; error: NodeJS.ErrnoException | undefined }>();
+/** Sockets that stay. */
+interface Held {
+  readonly socket: UdpSocket;
+  /** Of a socket that is not to be connected: where each datagram goes. */
+  readonly to: Target | undefined;
+  connected: boolean;
+  /** What has reached it since it connected. */
+  error: NodeJS.ErrnoException | undefined;
+}
+
+const held = new Map<number, Held>();
 let handles = 0;
 
 /** Datagrams, each after the answer to the one before. */
-export async function sendAll({ target, count, connected, oneSocket, timeoutMs }: Extract<Request, { op: 'send' }>): Promise<Answer[]> {
+export async function sendAll({ target, count, connected, oneSocket, bytes, timeoutMs }: Extract<Request, { op: 'send' }>): Promise<Answer[]> {
   const answers: Answer[] = [];
   const shared = oneSocket ? await open(target, connected) : undefined;
   for (let i = 0; i < count; i++) {
     const own = shared ?? (await open(target, connected));
-    answers.push(own instanceof Error ? failure(own) : await exchange(own, connected ? undefined : target, timeoutMs));
+    answers.push(own instanceof Error ? failure(own) : await exchange(own, connected ? undefined : target, timeoutMs, bytes));
     if (!oneSocket && !(own instanceof Error)) own.close();
   }
   if (shared !== undefined && !(shared instanceof Error)) shared.close();
   return answers;
 }
 
-/** Whatever is asked of connected sockets that stay. */
+/** Whatever is asked of sockets that stay. */
 export async function handleUdp(request: UdpRequest): Promise<unknown> {
-  if (request.op === 'udp.hold') return hold(request.target);
+  if (request.op === 'udp.hold') return hold(request.target, request.connected);
   const one = held.get(request.held);
   if (one === undefined) throw new Error(`no UDP socket is held as ${request.held}`);
   switch (request.op) {
     case 'udp.ask':
-      return exchange(one.socket, undefined, request.timeoutMs);
+      return exchange(one.socket, one.to, request.timeoutMs);
     case 'udp.error':
       for (const deadline = Date.now() + request.timeoutMs; one.error === undefined && Date.now() < deadline;)
         await new Promise((resolve) => setTimeout(resolve, 5));
@@ -49,10 +58,10 @@ export async function handleUdp(request: UdpRequest): Promise<unknown> {
   }
 }
 
-async function hold(target: Target): Promise<number> {
-  const socket = await open(target, true);
+async function hold(target: Target, connected: boolean): Promise<number> {
+  const socket = await open(target, connected);
   if (socket instanceof Error) throw socket;
-  const one = { socket, connected: true, error: undefined as NodeJS.ErrnoException | undefined };
+  const one: Held = { socket, connected, to: connected ? undefined : target, error: undefined };
   socket.on('error', (error) => (one.error = error));
   held.set(++handles, one);
   return handles;
@@ -69,8 +78,9 @@ function connect(socket: UdpSocket, { host, port }: Target): Promise<NodeJS.Errn
   return new Promise((resolve) => socket.connect(port, host, ((error?: Error) => resolve(error)) as () => void));
 }
 
-/** @param to undefined: as the socket is connected. */
-function exchange(socket: UdpSocket, to: Target | undefined, timeoutMs: number): Promise<Answer> {
+/** @param to undefined: as the socket is connected. @param bytes of the question; the answer has to have as many. */
+function exchange(socket: UdpSocket, to: Target | undefined, timeoutMs: number, bytes = 3): Promise<Answer> {
+  const question = 'who'.padEnd(bytes);
   return new Promise((resolve) => {
     const finish = (answer: Answer): void => {
       clearTimeout(timer);
@@ -78,14 +88,16 @@ function exchange(socket: UdpSocket, to: Target | undefined, timeoutMs: number):
       resolve(answer);
     };
     const onMessage = (data: Buffer, peer: RemoteInfo): void =>
-      finish({ ...(JSON.parse(data.toString()) as Answer), replyFrom: endpoint(peer.address, peer.port) });
+      data.length < bytes
+        ? finish(failure(new Error(`${data.length} bytes`)))
+        : finish({ ...(JSON.parse(data.toString()) as Answer), replyFrom: endpoint(peer.address, peer.port) });
     const onError = (error: Error): void => finish(failure(error));
     const onSent = (error: Error | null): void => {
       if (error !== null) finish(failure(error));
     };
     const timer = setTimeout(() => finish({ server: '', from: '', error: 'ETIMEDOUT' }), timeoutMs);
     socket.on('message', onMessage).on('error', onError);
-    if (to === undefined) socket.send('who', onSent);
-    else socket.send('who', to.port, to.host, onSent);
+    if (to === undefined) socket.send(question, onSent);
+    else socket.send(question, to.port, to.host, onSent);
   });
 }

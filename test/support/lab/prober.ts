@@ -96,9 +96,9 @@ function serveTcp(name: string, port: number, address = '::'): Promise<void> {
 
 function serveUdp(name: string, port: number, address = '::'): Promise<void> {
   const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
-  socket.on('message', (_, peer) => {
+  socket.on('message', (asked, peer) => {
     const answer: Answer = { server: name, from: endpoint(peer.address, peer.port) };
-    socket.send(JSON.stringify(answer), peer.port, peer.address);
+    socket.send(JSON.stringify(answer).padEnd(asked.length), peer.port, peer.address);
   });
   return new Promise((resolve, reject) => {
     socket.once('error', reject);

@@ -28,7 +28,7 @@ export interface Target {
 
 /** About a connected UDP socket that stays. */
 export type UdpRequest =
-  | { readonly op: 'udp.hold'; readonly target: Target }
+  | { readonly op: 'udp.hold'; readonly target: Target; readonly connected: boolean }
   | { readonly op: 'udp.ask' | 'udp.error'; readonly held: number; readonly timeoutMs: number }
   | { readonly op: 'udp.connect'; readonly held: number; readonly target: Target }
   | { readonly op: 'udp.release'; readonly held: number };
@@ -42,6 +42,7 @@ export type Request =
       readonly count: number;
       readonly connected: boolean;
       readonly oneSocket: boolean;
+      readonly bytes: number;
       readonly timeoutMs: number;
     }
   | { readonly op: 'hold'; readonly target: Target }
