@@ -11,8 +11,8 @@ import { IP_FAMILIES } from './health.ts';
 
 /** 0.001 x 2^n, n = 0 to 14. */
 const SYNC_BOUNDS = Array.from({ length: 15 }, (_, n) => Number((0.001 * 2 ** n).toFixed(3)));
-/** 0.25, 0.5, 1 to 59 by 1, 60 to 115 by 5, 120 to 300 by 30: those of the cluster's service level objective. */
-const PROGRAMMING_BOUNDS = [0.25, 0.5, ...range(1, 59, 1), ...range(60, 115, 5), ...range(120, 300, 30)];
+/** 0, 0.25, 0.5, 1 to 59 by 1, 60 to 115 by 5, 120 to 300 by 30: those of the cluster's service level objective. */
+const PROGRAMMING_BOUNDS = [0, 0.25, 0.5, ...range(1, 59, 1), ...range(60, 115, 5), ...range(120, 300, 30)];
 
 /** Changes of slices whose time is kept until they are written: a bound for a time of failures. */
 const MAX_TRIGGERS = 65_536;
