@@ -71,7 +71,7 @@ const NOTHING: readonly never[] = [];
 
 export class Model {
   #facts: NodeFacts;
-  /** This node's own object, once seen. */
+  /** This node's own object, as last seen. */
   #node: Node | undefined;
   #claims = new Claims();
   readonly #vips = new Vips();
@@ -99,7 +99,8 @@ export class Model {
       if (change.kind === 'Service') this.#setService(change.key, change.object);
       else if (change.kind === 'EndpointSlice') this.#setSlice(change.key, change.object);
       else if (change.kind === 'ServiceCIDR') this.#setServiceCidr(change.key, change.object);
-      else if (change.key === this.#facts.name) this.#setNode(change.object);
+      // A Node that is deleted still says what it said (k8s.io/kubernetes/pkg/proxy/config.NodeTopologyConfig).
+      else if (change.key === this.#facts.name && change.object !== undefined) this.#setNode(change.object);
     }
   }
 
@@ -215,7 +216,7 @@ export class Model {
     this.#vips.setCidrs(this.#cidrs);
   }
 
-  #setNode(node: Node | undefined): void {
+  #setNode(node: Node): void {
     const zone = this.#place().zone;
     this.#node = node;
     if (this.#place().zone === zone) return;

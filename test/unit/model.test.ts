@@ -75,7 +75,21 @@ describe('changes', () => {
     const moved = after(model, put(node(zone('z1'))));
     expect(moved.services.map(({ desired }) => addressesOf(desired?.cluster ?? []))).toEqual([['10.0.0.1']]);
     expect(keysOf(after(model, put(node({ ...zone('z1'), other: 'label' }))))).toEqual([]);
-    expect(after(model, remove(node({}))).services[0]?.desired?.cluster).toHaveLength(2);
+    expect(after(model, put(node({}))).services[0]?.desired?.cluster).toHaveLength(2);
+  });
+
+  test('a Node that is deleted still says what it said: its zone, its podCIDRs', () => {
+    const here = { ...node({ 'topology.kubernetes.io/zone': 'z1' }), podCIDRs: ['10.244.1.0/24'] };
+    const rows = [
+      { address: '10.0.0.1', zones: ['z1'] },
+      { address: '10.0.0.2', zones: ['z2'] },
+    ];
+    const model = new Model({ ...FACTS, detectLocal: { by: 'podCIDRs' } });
+    after(model, put(here), put(service()), put(slice(rows)));
+    expect(after(model, remove(here))).toMatchObject({ services: [], node: undefined });
+    const all = model.takeAll();
+    expect(addressesOf(all.services[0]?.desired?.cluster ?? [])).toEqual(['10.0.0.1']);
+    expect(all.node?.pods4).toEqual({ base: '10.244.1.0', prefix: 24 });
   });
 
   test('new facts: everything anew', () => {
@@ -248,7 +262,8 @@ describe('history does not matter', () => {
   const anyNode = few('z1', 'z2').map((zone) => node({ 'topology.kubernetes.io/zone': zone }));
   const anyChange: fc.Arbitrary<Change> = fc
     .tuple(fc.oneof(anyService, anySlice, anyNode), fc.boolean())
-    .map(([object, there]) => (there ? put(object) : remove(object)));
+    // What a Node has said outlives it.
+    .map(([object, there]) => (there || 'podCIDRs' in object ? put(object) : remove(object)));
 
   interface Kept {
     readonly desired: Map<string, unknown>;
