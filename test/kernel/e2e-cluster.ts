@@ -1,6 +1,7 @@
 /** A lab with an agent on each node, and the folder of manifests that both follow. */
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Algorithm } from '../../agent/model/desired.ts';
 import type { Host } from '../support/lab/host.ts';
 import type { LabOptions } from '../support/lab/lab.ts';
 import { Lab } from '../support/lab/lab.ts';
@@ -27,7 +28,7 @@ export interface ServiceInit {
   readonly spec?: Readonly<Record<string, unknown>>;
   /** Of a load balancer. */
   readonly ingress?: readonly string[];
-  readonly algorithm?: 'maglev' | 'random';
+  readonly algorithm?: Algorithm;
 }
 
 /** A Service and its EndpointSlices, as a cluster's API would show them. */
