@@ -111,7 +111,7 @@ describe('source-hash', () => {
 describe('least-connections', () => {
   beforeEach(() => fill(1, IDS, ALGORITHM.leastConnections));
 
-  it('keeps all backends within one connection of each other', async () => {
+  it('keeps all backends nearly even', async () => {
     await hold(client, 30);
     expect(sum(open())).toBe(30);
     // Two are drawn at a time, so that the third may fall behind by a little.
