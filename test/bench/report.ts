@@ -90,7 +90,7 @@ const head = [
   '# Benchmarks',
   '',
   'Made by `make bench`, never by hand. Everything runs on one machine at once: four clusters out of network namespaces, with nothing loaded (direct), with Maglane, and with the real kube-proxy v1.36.3 in',
-  'iptables and in nftables mode, all following one API server. Runs are interleaved; each ratio is to the direct run of the same round, above 1 is better. Medians ± half the distance between the quartiles.',
+  'iptables and in nftables mode, all following one API server. From outside, direct is the pod’s own address, by way of the same node as the node ports. Runs are interleaved; each ratio is to the direct run of the same round, above 1 is better. Medians ± half the distance between the quartiles.',
   'Absolute figures are this machine’s and mean little; the ratios are the result.',
   '',
   `${report.date.slice(0, 10)}, Linux ${report.kernel}, ${report.cpus} CPUs that clients, servers and forwarding share; ${rounds} rounds of ${report.seconds} s a cell.`,

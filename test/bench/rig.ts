@@ -37,7 +37,7 @@ export interface Side {
   readonly server: Host;
   /** The address that pods ask: the cluster IP, or of `direct` the pod's own. */
   readonly inside: string;
-  /** Host and first port that the client outside asks: http, bulk, udp are at `port`, + 1, + 2. */
+  /** What the client outside asks: a node port of `front`, or of `direct` the pod itself, through `front`. */
   readonly outside: { readonly host: string; readonly ports: Readonly<Record<'http' | 'bulk' | 'udp', number>> };
 }
 
@@ -131,6 +131,7 @@ async function side(lab: Lab, api: Api, stack: AsyncDisposableStack, variant: Va
   const server = await lab.addPod(`${variant}-server`, back, 20);
   await Promise.all([client, server].map(setUp));
   const pod = server.addresses[0] ?? '';
+  if (variant === 'direct') await sameWay(lab, front, back, pod);
   await serve(lab, stack, server, pod);
   const service = await expose(api, variant, back.name, pod);
   const ports = variant === 'direct' ? { http: HTTP, bulk: BULK, udp: UDP } : service.nodePorts;
@@ -143,6 +144,19 @@ async function side(lab: Lab, api: Api, stack: AsyncDisposableStack, variant: Va
     inside: variant === 'direct' ? pod : service.clusterIp,
     outside: { host: variant === 'direct' ? pod : (front.addresses[0] ?? ''), ports },
   };
+}
+
+/**
+ * What the client outside exchanges with the pod itself passes the front node, too, both ways: a ratio to direct then says what
+ * balancing costs, and nothing of how long a way is.
+ */
+async function sameWay(lab: Lab, front: LabNode, back: LabNode, pod: string): Promise<void> {
+  const host = lab.client.addresses[0] ?? '';
+  for (const one of [front, back, lab.client])
+    for (const setting of ['send_redirects', 'accept_redirects'])
+      await one.run(['sysctl', '-qw', `net.ipv4.conf.all.${setting}=0`, `net.ipv4.conf.eth0.${setting}=0`]);
+  await lab.routeThrough(`${pod}/32`, front);
+  await back.run(['ip', 'route', 'add', `${host}/32`, 'via', front.addresses[0] ?? '']);
 }
 
 /** nginx, iperf3 and sockperf in the serving pod. */
