@@ -16,12 +16,17 @@ export function acceptanceTests(): Map<string, string> {
   return new Map(listed.map(({ name, file }) => [name.split(' > ').at(-1) ?? name, basename(file)]));
 }
 
-/** The page docs/acceptance.md. */
+/**
+ * The page docs/acceptance.md.
+ * @param tests files by the names of their tests.
+ * @throws Error naming a line that is neither a test nor says why.
+ */
 export function acceptancePage(tests: ReadonlyMap<string, string>): string {
   const row = (line: Line): string => {
     if (typeof line !== 'string') return `| ${line[0]} | none: ${line[1]} |`;
     const file = tests.get(line);
-    return `| ${line} | ${file === undefined ? 'not yet' : `\`${file}\``} |`;
+    if (file === undefined) throw new Error(`no acceptance test is called "${line}", and no reason is given`);
+    return `| ${line} | \`${file}\` |`;
   };
   const sections = Object.entries(ACCEPTANCE).map(([section, lines]) => `## ${section}\n\n| line | test |\n|---|---|\n${lines.map(row).join('\n')}\n`);
   return `# The acceptance list

@@ -7,7 +7,7 @@
 /** A line that is a test, or [line, why it is none here, and what is there instead]. */
 export type Line = string | readonly [line: string, why: string];
 
-const NO_SCTP = 'this kernel has no SCTP sockets: packets made by hand go through the same programs in the kernel tests';
+const NO_SCTP = 'no SCTP sockets in the kernels at hand, nor in Node: SCTP packets made by hand go through the same programs, and the oracle, in test/kernel';
 const IPTABLES = 'about rules of iptables mode: there are none';
 
 /** One after the other for both frontends that it is asked of. */

@@ -37,6 +37,8 @@ export async function makeNamespaces(namespaces: readonly { readonly netns: stri
     namespaces.map(async ({ netns, forwards }) => {
       // Strict reverse path filtering: what works here works under the strictest distribution.
       const settings = ['ipv6/conf/all/accept_dad=0', 'ipv6/conf/default/accept_dad=0', 'ipv4/conf/all/rp_filter=1'];
+      // A packet for a VIP that no node knows yet comes back to the switch: a redirect would have its sender avoid that node for minutes.
+      settings.push(...['ipv4', 'ipv6'].flatMap((ip) => ['all', 'default'].map((device) => `${ip}/conf/${device}/accept_redirects=0`)));
       if (forwards) settings.push('ipv4/ip_forward=1', 'ipv6/conf/all/forwarding=1');
       const writes = settings.map((setting) => `echo ${setting.split('=')[1]} > /proc/sys/net/${setting.split('=')[0]}`).join(' && ');
       await run(['nsenter', `--net=/run/netns/${netns}`, 'sh', '-c', `ip link set lo up && ${writes}`]);
