@@ -11,7 +11,7 @@ const ROOT = join(import.meta.dirname, '..');
  * @throws Error with what vitest said, when a file does not load.
  */
 export function acceptanceTests(): Map<string, string> {
-  const vitest = [join(ROOT, 'node_modules/vitest/vitest.mjs'), 'list', 'test/cluster/acceptance', '--project', 'cluster', '--json'];
+  const vitest = [join(ROOT, 'node_modules/vitest/vitest.mjs'), 'list', 'test/cluster/acceptance', '--project', 'cluster', '--json', '--staticParse=false'];
   const listed = JSON.parse(execFileSync(process.execPath, vitest, { cwd: ROOT, encoding: 'utf8' })) as { name: string; file: string }[];
   return new Map(listed.map(({ name, file }) => [name.split(' > ').at(-1) ?? name, basename(file)]));
 }
