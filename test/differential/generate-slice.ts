@@ -2,7 +2,7 @@
 import type { KubernetesObject } from '../support/controlplane/objects.ts';
 import type { Family } from '../../agent/model/desired.ts';
 import type { Endpoint } from './history.ts';
-import type { Random } from './random.ts';
+import type { Random } from '../support/random.ts';
 import { endpointsOf, HERE, THERE, ZONES } from './world.ts';
 
 /** Service ports to choose from. One group, one nodePort: protocols may share it. */

@@ -3,7 +3,7 @@ import type { KubernetesObject } from '../support/controlplane/objects.ts';
 import type { Change, History, ServiceSpec, Step } from './history.ts';
 import { isSettled } from './history.ts';
 import { generateSlice, PORTS, sliceNames } from './generate-slice.ts';
-import { Random } from './random.ts';
+import { Random } from '../support/random.ts';
 import { FURTHER, ZONES } from './world.ts';
 
 const SERVICES = ['a', 'b', 'c'];

@@ -2,7 +2,7 @@
  * Frames of every kind that a node may meet: well-formed ones of all protocols, odd ones, and broken ones.
  * Addresses and ports come from the caller, who knows which of them mean something.
  */
-import type { Random } from './random.ts';
+import type { Random } from '../support/random.ts';
 import { addressBytes } from './bytes.ts';
 import { checksum } from '../support/packet.ts';
 

@@ -3,7 +3,7 @@
  * `unshare --net node test/oracle/run.ts PACKETS [SEED]`. Prints one line of JSON; exit code 1 and the story at a difference.
  */
 import { Kernel, wire } from './kernel.ts';
-import { Random } from './random.ts';
+import { Random } from '../support/random.ts';
 import { Session } from './session.ts';
 
 /** Packets for one world. */

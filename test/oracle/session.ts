@@ -6,7 +6,7 @@ import type { Expected, Seen } from './decide.ts';
 import { ICMP4, ICMP6, randomFrame, SCTP, TCP, UDP } from './frames.ts';
 import type { Hook, Kernel, Run } from './kernel.ts';
 import { parse } from './parse.ts';
-import type { Random } from './random.ts';
+import type { Random } from '../support/random.ts';
 import { differsFromReject } from './rejected.ts';
 import { differs, rewritten, withoutTags } from './rewrite.ts';
 import type { DeviceName, Family, World } from './world.ts';

@@ -8,7 +8,7 @@ import type { Backend, Flow, Frontend, FrontendKey, Node, Service, Tuple } from 
 import { Algorithm, BackendFlag, FrontendFlag, FrontendKind, NodeFlag, ServiceFlag } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
 import { SCTP, TCP, UDP } from './frames.ts';
-import type { Random } from './random.ts';
+import type { Random } from '../support/random.ts';
 
 export type Family = 4 | 6;
 export const FAMILIES = [4, 6] as const;

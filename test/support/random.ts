@@ -1,5 +1,4 @@
-/** Numbers that a seed decides: the same seed, the same packets, on every machine. */
-
+/** Dice that fall the same way for the same seed, on every machine. */
 export class Random {
   #state: number;
 
@@ -21,6 +20,11 @@ export class Random {
     return this.next() % n;
   }
 
+  /** True so many times out of so many: `chance(3, 4)`. */
+  chance(times: number, of: number): boolean {
+    return this.below(of) < times;
+  }
+
   /** True once in n. */
   once(n: number): boolean {
     return this.below(n) === 0;
@@ -30,6 +34,11 @@ export class Random {
     const choice = choices[this.below(choices.length)];
     if (choice === undefined) throw new Error('nothing to pick from');
     return choice;
+  }
+
+  /** Some of them, in their order, each with the same chance. */
+  some<T>(choices: readonly T[], times = 1, of = 2): T[] {
+    return choices.filter(() => this.chance(times, of));
   }
 
   bytes(length: number): number[] {
