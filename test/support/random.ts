@@ -17,7 +17,7 @@ export class Random {
 
   /** A whole number, 0 to n - 1. */
   below(n: number): number {
-    return this.next() % n;
+    return Math.floor((this.next() / 2 ** 32) * n);
   }
 
   /** True so many times out of so many: `chance(3, 4)`. */
