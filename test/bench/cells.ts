@@ -1,4 +1,7 @@
 /** What is measured: each cell asks one side for one number, in one short run. */
+import { execFileSync } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Host } from '../support/lab/host.ts';
 import type { Rig, Side } from './rig.ts';
 import { BULK, HTTP, UDP } from './rig.ts';
@@ -30,7 +33,7 @@ const WAYS = [
   },
 ] as const;
 
-export const CELLS: readonly Cell[] = WAYS.flatMap(({ name, title, from, to }): Cell[] => [
+const TRAFFIC: readonly Cell[] = WAYS.flatMap(({ name, title, from, to }): Cell[] => [
   {
     name: `${name}-new`,
     title: `a new connection for each request, ${title}`,
@@ -60,6 +63,26 @@ export const CELLS: readonly Cell[] = WAYS.flatMap(({ name, title, from, to }): 
     measure: (rig, side, seconds) => roundTrip(from(rig, side), to(side), seconds),
   },
 ]);
+
+/** From the pod alone: what comes from outside connects without us. */
+const CONNECTS: readonly Cell[] = [
+  {
+    name: 'connect',
+    title: 'connect() of TCP alone, with its handshake, from a pod',
+    unit: 'us',
+    moreIsBetter: false,
+    measure: (_, { client, inside }, seconds) => connects(client, 'tcp', inside, HTTP, seconds),
+  },
+  {
+    name: 'connect-udp',
+    title: 'connect() of UDP alone, which sends no packet, from a pod: all of our work is in it, and none of kube-proxy’s, which does its own for each packet',
+    unit: 'us',
+    moreIsBetter: false,
+    measure: (_, { client, inside }, seconds) => connects(client, 'udp', inside, UDP, seconds),
+  },
+];
+
+export const CELLS: readonly Cell[] = [...TRAFFIC, ...CONNECTS];
 
 interface Target {
   readonly host: string;
@@ -94,4 +117,20 @@ async function roundTrip(host: Host, { host: address, ports }: Target, seconds: 
     /percentile 50.000\s*=\s*([\d.]+)/,
   );
   return 2 * half;
+}
+
+let connecter: string | undefined;
+
+/** The median. The program is compiled when it is first used. */
+async function connects(host: Host, protocol: 'tcp' | 'udp', address: string, port: number, seconds: number): Promise<number> {
+  connecter ??= compile('connect');
+  return (await read(host, [connecter, protocol, address, String(port), String(seconds)], /^(\d+)$/m)) / 1e3;
+}
+
+function compile(name: string): string {
+  const [folder, source] = [join(import.meta.dirname, '../../build'), join(import.meta.dirname, `${name}.c`)];
+  mkdirSync(folder, { recursive: true });
+  const program = join(folder, `bench-${name}`);
+  execFileSync('cc', ['-O2', '-Wall', '-Wextra', '-Werror', '-o', program, source]);
+  return program;
 }
