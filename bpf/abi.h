@@ -208,6 +208,12 @@ struct flow_filter {
 	__u64 bits[FLOW_FILTER_WORDS];
 };
 
+/* What this CPU has sent of the errors that routers make, in one second of the coarse monotonic clock. */
+struct icmp_budget {
+	__u32 second;
+	__u32 sent;
+};
+
 /* ---- client affinity ---- */
 
 struct affinity_key {
@@ -322,13 +328,14 @@ enum reason {
 	REASON_FOREIGN = 0,           /* not ours: untouched */
 	REASON_NOT_IP,                /* not ours: neither IPv4 nor IPv6 */
 	REASON_UNPARSED,              /* not ours: truncated, or headers we do not follow */
-	REASON_FRAGMENT,              /* part of a datagram, the first one too: untouched */
+	REASON_FRAGMENT,              /* a fragment of a datagram whose ports are not known: untouched */
 	REASON_NEW_LOCAL,             /* new flow to a backend on this node */
 	REASON_NEW_REMOTE,            /* new flow, sent on to another node */
 	REASON_LOCAL,                 /* established, to a backend on this node */
 	REASON_REMOTE,                /* established, sent on under another source */
 	REASON_REPLY_LOCAL,           /* answer to a client that the backend has seen as it is */
 	REASON_REPLY_REMOTE,          /* answer to what was sent on, sent back to the client */
+	REASON_ECHO,                  /* a ping of a virtual IP: answered */
 	REASON_TO_TC,                 /* XDP leaves it, untouched, to tc on the same device */
 	REASON_REJECT_NO_ENDPOINTS,   /* no endpoint: rejected with ICMP */
 	REASON_REJECT_UNKNOWN_PORT,   /* an owned address, but none of its frontends: likewise */
@@ -339,7 +346,8 @@ enum reason {
 	REASON_DROP_FLOWS_FULL,       /* the map `flows` took no entry */
 	REASON_DROP_SNAT_FULL,        /* no source port left towards this backend */
 	REASON_DROP_NO_SOURCE,        /* no address to forward from in this family */
-	REASON_DROP_TTL,              /* TTL or hop limit spent */
+	REASON_DROP_TTL,              /* TTL or hop limit spent: answered with ICMP time exceeded */
+	REASON_TOO_BIG,               /* too long for the way on: answered with the MTU that would do */
 	REASON_DROP_NO_ROUTE,         /* no route to the backend or back to the client */
 	REASON_DROP_INCONSISTENT,     /* a map entry points at nothing: an agent's bug */
 	REASON_DROP_WRITE,            /* the kernel refused to change the packet */

@@ -74,7 +74,7 @@ static __always_inline struct flow *flow_of(const struct packet *p)
  */
 static __always_inline int is_bound(const struct packet *p, const struct flow *flow)
 {
-	return flow->flags & FLOW_REPLY || (p->tuple.proto == IPPROTO_TCP && !is_syn(p));
+	return flow->flags & FLOW_REPLY || (p->tuple.proto != IPPROTO_UDP && !is_syn(p));
 }
 
 /*
@@ -251,6 +251,20 @@ __noinline int enter(const struct packet *p, struct verdict *v, __u32 service, _
 }
 
 /*
+ * An ICMP error about a flow's packet, or a fragment without ports: it goes with the flow, and
+ * begins none. 0: it belongs to no flow, and the verdict is not made.
+ */
+static __noinline int accompany(void *ctx, const struct packet *p, struct verdict *v)
+{
+	const struct flow *flow = flow_of(p);
+
+	if (!flow)
+		return 0;
+	follow(ctx, p, flow, v);
+	return 1;
+}
+
+/*
  * A packet that may be on its way to a frontend. Three steps, none within another: together
  * they would need more than the 512 bytes of stack that there are.
  */
@@ -269,42 +283,6 @@ static __always_inline void serve(void *ctx, const struct packet *p, struct verd
 	failed = enter(p, v, service, backend);
 	if (failed)
 		decide(v, ACTION_DROP, failed);
-}
-
-/*
- * This node's own RST to an answer whose flow has been forgotten: no socket of it uses these
- * ports. It would end a connection that the client's next packet brings back. Such a RST has no
- * ACK, since the answer had one (RFC 9293, 3.10.7.1): one that refuses a SYN, or that a socket
- * sends of its own, has, and goes out.
- */
-static __noinline int is_misled_reset(const struct packet *p)
-{
-	struct tuple answer;
-
-	if ((p->tcp_flags & (TCP_RST | TCP_ACK)) != TCP_RST || !is_snat_port(p->tuple.sport))
-		return 0;
-	answer = reversed(&p->tuple);
-	return !find_flow(&answer);
-}
-
-/*
- * The answers of those who saw the client as it is get their frontend's address back where they
- * leave: by an uplink, or into the pod that asked. 0: it is none, and the verdict is not made.
- */
-static __noinline int answer(const struct packet *p, struct verdict *v)
-{
-	const struct tuple *t = &p->tuple;
-	struct flow *flow;
-
-	if (!may_have_flow(&t->saddr, t->sport, t->proto))
-		return 0;
-	flow = find_flow(t);
-	if (!flow || (flow->flags & (FLOW_REPLY | FLOW_FORWARD)) != FLOW_REPLY)
-		return 0;
-	keep_flow(p, flow);
-	v->to = flow->to;
-	decide(v, ACTION_REWRITE, REASON_REPLY_LOCAL);
-	return 1;
 }
 
 #endif

@@ -7,6 +7,7 @@
 #define MAGLANE_CTX_XDP_H
 
 #include "csum.h"
+#include "parse.h"
 #include "verdict.h"
 
 /* Global like claim_port(): what follows is then verified once, not for each way to read. */
@@ -16,7 +17,7 @@ __noinline int xdp_read(struct xdp_md *ctx, struct packet *p)
 		return PARSED_BROKEN;
 	p->hook = HOOK_XDP;
 	p->ifindex = ctx->ingress_ifindex;
-	return parse((void *)(long)ctx->data, (void *)(long)ctx->data_end, p);
+	return parse((void *)(long)ctx->data, (void *)(long)ctx->data_end, p, HOOK_XDP);
 }
 
 static __always_inline void write_udp(struct udphdr *udp, const struct tuple *to, __u64 change)

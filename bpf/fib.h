@@ -36,22 +36,18 @@ static __always_inline int xdp_can_send(const struct packet *p, __u32 ifindex)
 }
 
 /*
- * What the routing table says of a tuple, as if it had come in where `p` did: a
- * BPF_FIB_LKUP_RET_*, or an error below 0.
- *
- * At tc the length is not asked about, because GSO packets are longer than any MTU: what is
- * too big after all (BPF_FIB_LKUP_RET_FRAG_NEEDED) is left to the device that it leaves by.
+ * What the routing table says of a tuple, as if it had come in where `p` did, and of a packet of
+ * that length (0: of any): a BPF_FIB_LKUP_RET_*, or an error below 0.
  */
 static __noinline int ask_route(void *ctx, const struct packet *p, const struct tuple *t,
-				struct bpf_fib_lookup *fib)
+				__u32 length, struct bpf_fib_lookup *fib)
 {
 	__builtin_memset(fib, 0, sizeof(*fib));
 	fib->l4_protocol = t->proto;
 	fib->sport = t->sport;
 	fib->dport = t->dport;
 	fib->ifindex = p->ifindex;
-	if (p->hook == HOOK_XDP)
-		fib->tot_len = p->l3_len;
+	fib->tot_len = length < 0xffff ? length : 0xffff;
 	if (p->v4) {
 		fib->family = AF_INET;
 		fib->ipv4_src = addr_v4(&t->saddr);
@@ -72,7 +68,7 @@ static __noinline int ask_route(void *ctx, const struct packet *p, const struct 
 static __always_inline int may_be_held(void *ctx, const struct packet *p, const struct tuple *t,
 				       struct verdict *v)
 {
-	int found = ask_route(ctx, p, t, &v->route);
+	int found = ask_route(ctx, p, t, 0, &v->route);
 
 	return found < 0 || found == BPF_FIB_LKUP_RET_NOT_FWDED ||
 	       found == BPF_FIB_LKUP_RET_FWD_DISABLED;
@@ -88,10 +84,10 @@ static __always_inline int find_route(void *ctx, const struct packet *p, struct 
 	int found;
 
 	if (p->ttl <= 1) {
-		decide(v, ACTION_DROP, REASON_DROP_TTL);
+		decide(v, ACTION_REJECT, REASON_DROP_TTL);
 		return 0;
 	}
-	found = ask_route(ctx, p, &v->to, &v->route);
+	found = ask_route(ctx, p, &v->to, p->l3_len, &v->route);
 
 	if (p->hook == HOOK_XDP) {
 		if (found == BPF_FIB_LKUP_RET_SUCCESS && xdp_can_send(p, v->route.ifindex))
@@ -99,10 +95,13 @@ static __always_inline int find_route(void *ctx, const struct packet *p, struct 
 		decide(v, ACTION_PASS, REASON_TO_TC);
 		return 0;
 	}
-	if (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH ||
-	    found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+	if (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return 1;
-	decide(v, ACTION_DROP, REASON_DROP_NO_ROUTE);
+	/* Also where it may be fragmented on the way (no DF): we cannot, but its sender can. */
+	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		decide(v, ACTION_REJECT, REASON_TOO_BIG);
+	else
+		decide(v, ACTION_DROP, REASON_DROP_NO_ROUTE);
 	return 0;
 }
 
@@ -120,7 +119,7 @@ static __always_inline int find_way_in(void *ctx, const struct packet *p, struct
 		decide(v, ACTION_PASS, REASON_TO_TC);
 		return 0;
 	}
-	if (ask_route(ctx, p, &back, &v->route) == BPF_FIB_LKUP_RET_SUCCESS)
+	if (ask_route(ctx, p, &back, 0, &v->route) == BPF_FIB_LKUP_RET_SUCCESS)
 		return 1;
 	decide(v, ACTION_DROP, REASON_DROP_NO_ROUTE);
 	return 0;

@@ -108,7 +108,7 @@ static __always_inline __u8 flags_of(const struct packet *p, const struct flow *
 		flags |= FLOW_FIN;
 	if (p->tcp_flags & TCP_RST)
 		flags |= FLOW_RST;
-	if (flags & FLOW_REPLY)
+	if (flags & FLOW_REPLY && p->kind != KIND_ERROR)
 		flags |= FLOW_ASSURED;
 	return flags;
 }

@@ -1,34 +1,80 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * ICMP port unreachable, made of the packet that it answers: cut to what is quoted of it,
- * given new headers in front and sent back where it came from. One small packet for one, so
- * there is nothing to amplify.
+ * ICMP errors, made of the packet that they answer: cut to what is quoted of it, given new
+ * headers in front and sent back where it came from. One small packet for one, so there is
+ * nothing to amplify.
  */
 #ifndef MAGLANE_ICMP_H
 #define MAGLANE_ICMP_H
 
 #include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
-#include "csum.h"
-#include "verdict.h"
+#include "ctx_tc.h"
 
-/* The same in RFC 792 and in RFC 4443. */
-struct icmp_error {
-	__u8 type;
-	__u8 code;
-	__sum16 checksum;
-	__be32 unused;
-};
+#define ANSWER_TTL 64
 
-struct unreachable4 {
+struct error4 {
 	struct iphdr ip;
-	struct icmp_error icmp; /* destination unreachable: port */
+	struct icmp_message icmp;
 };
 
-struct unreachable6 {
+struct error6 {
 	struct ipv6hdr ip;
-	struct icmp_error icmp; /* destination unreachable: port */
+	struct icmp_message icmp;
 };
+
+/* The error that a reason to reject means: to the one who asks, or as a router on the way. */
+static __always_inline struct icmp_message error_for(const struct packet *p, const struct verdict *v)
+{
+	switch (v->why) {
+	case REASON_DROP_TTL: /* time exceeded */
+		return (struct icmp_message){ .type = p->v4 ? 11 : 3 };
+	case REASON_TOO_BIG: /* fragmentation needed (RFC 1191), packet too big */
+		return (struct icmp_message){
+			.type = p->v4 ? 3 : 2, .code = p->v4 ? 4 : 0,
+			.rest = bpf_htonl(v->route.mtu_result),
+		};
+	default: /* port unreachable */
+		return (struct icmp_message){ .type = p->v4 ? 3 : 1, .code = p->v4 ? 3 : 4 };
+	}
+}
+
+static __always_inline int is_routers_error(const struct verdict *v)
+{
+	return v->why == REASON_DROP_TTL || v->why == REASON_TOO_BIG;
+}
+
+/* Each CPU sends as many a second; the kernel's own bound (icmp_msgs_per_sec) is as large. */
+#define ROUTERS_ERRORS_PER_SECOND 1000
+
+/* Whether one more may be sent. Routers limit their errors (RFC 1812, 4.3.2.8; RFC 4443, 2.4 f). */
+static __always_inline int may_send_error(void)
+{
+	__u32 only = 0, now = coarse_seconds();
+	struct icmp_budget *budget = bpf_map_lookup_elem(&icmp_budget, &only);
+
+	if (!budget)
+		return 0;
+	if (budget->second != now) {
+		budget->second = now;
+		budget->sent = 0;
+	}
+	return budget->sent++ < ROUTERS_ERRORS_PER_SECOND;
+}
+
+/*
+ * From the address that was asked, or from this router's own, where it has one. Not to this node
+ * itself, which takes what comes in under its own address for forged.
+ */
+static __always_inline struct addr error_source(const struct packet *p, const struct verdict *v)
+{
+	struct addr own;
+
+	if (!is_routers_error(v) || p->sender == SENDER_NODE)
+		return p->tuple.daddr;
+	own = source_on(p->ifindex, p);
+	return addr_is_unset(&own) ? p->tuple.daddr : own;
+}
 
 /* IP header, options or extensions, and a TCP header. RFC 792 wants 8 bytes behind the IP
  * header; RFC 4443 as much as fits into 1280, of which no receiver reads more than this. */
@@ -41,12 +87,16 @@ static __always_inline __u32 quoted_l4(const struct __sk_buff *skb, const struct
 
 	if (p->tuple.proto == IPPROTO_TCP)
 		return sizeof(struct tcphdr);
+	if (p->tuple.proto == IPPROTO_SCTP)
+		return SCTP_COMMON_HEADER; /* hardware may want to finish the checksum in it */
 	return there < sizeof(struct udphdr) ? there & ~3 : sizeof(struct udphdr);
 }
 
 /* No error about an error (RFC 1122, 3.2.2; RFC 4443, 2.4). */
 static __always_inline int is_icmp_error(const struct packet *p)
 {
+	if (p->kind == KIND_ERROR)
+		return 1;
 	if (p->v4)
 		return p->tuple.proto == IPPROTO_ICMP &&
 		       (p->icmp_type == 3 || p->icmp_type == 4 || p->icmp_type == 5 || p->icmp_type == 11 || p->icmp_type == 12);
@@ -91,17 +141,18 @@ static __always_inline __s64 sum_quote(struct __sk_buff *skb, const struct packe
 	return bpf_csum_diff(NULL, 0, quote, size, 0);
 }
 
-static __always_inline long write_unreachable4(struct __sk_buff *skb, const struct packet *p,
-					       __u32 size, __u64 quote)
+static __always_inline long write_error4(struct __sk_buff *skb, const struct packet *p,
+					 const struct verdict *v, __u32 size, __u64 quote)
 {
-	struct unreachable4 head = {
+	struct addr source = error_source(p, v);
+	struct error4 head = {
 		.ip = {
-			.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_ICMP,
+			.version = 4, .ihl = 5, .ttl = ANSWER_TTL, .protocol = IPPROTO_ICMP,
 			.tot_len = bpf_htons(sizeof(head) + size),
-			.saddr = addr_v4(&p->tuple.daddr),
+			.saddr = addr_v4(&source),
 			.daddr = addr_v4(&p->tuple.saddr),
 		},
-		.icmp = { .type = 3, .code = 3 },
+		.icmp = error_for(p, v),
 	};
 	const int grown = sizeof(head);
 
@@ -113,20 +164,21 @@ static __always_inline long write_unreachable4(struct __sk_buff *skb, const stru
 	return bpf_skb_store_bytes(skb, p->l3, &head, sizeof(head), BPF_F_RECOMPUTE_CSUM);
 }
 
-static __always_inline long write_unreachable6(struct __sk_buff *skb, const struct packet *p,
-					       __u32 size, __u64 quote)
+static __always_inline long write_error6(struct __sk_buff *skb, const struct packet *p,
+					 const struct verdict *v, __u32 size, __u64 quote)
 {
-	struct unreachable6 head = {
+	struct addr source = error_source(p, v);
+	struct error6 head = {
 		.ip = {
-			.version = 6, .hop_limit = 64, .nexthdr = IPPROTO_ICMPV6,
+			.version = 6, .hop_limit = ANSWER_TTL, .nexthdr = IPPROTO_ICMPV6,
 			.payload_len = bpf_htons(sizeof(head.icmp) + size),
 		},
-		.icmp = { .type = 1, .code = 4 },
+		.icmp = error_for(p, v),
 	};
 	const int grown = sizeof(head);
 	__u64 sum = quote;
 
-	__builtin_memcpy(&head.ip.saddr, &p->tuple.daddr, sizeof(head.ip.saddr));
+	__builtin_memcpy(&head.ip.saddr, &source, sizeof(head.ip.saddr));
 	__builtin_memcpy(&head.ip.daddr, &p->tuple.saddr, sizeof(head.ip.daddr));
 	/* The pseudo header: both addresses, length, protocol. */
 	sum += bpf_csum_diff(NULL, 0, (__be32 *)&head.ip.saddr, 2 * sizeof(head.ip.saddr), 0);
@@ -138,34 +190,46 @@ static __always_inline long write_unreachable6(struct __sk_buff *skb, const stru
 	return bpf_skb_store_bytes(skb, p->l3, &head, sizeof(head), BPF_F_RECOMPUTE_CSUM);
 }
 
-/* Makes of a packet the ICMP error that answers it, and sends that back. Returns a tc action. */
-static __noinline int skb_reject(struct __sk_buff *skb, const struct packet *p)
+/*
+ * Whether a frame was sent to this device alone: nothing else is answered (RFC 1122, 3.2.2). A
+ * pod's frame is for the bridge which its device is a port of: another host's, as the device sees it.
+ */
+static __always_inline int is_meant_for_us(const struct __sk_buff *skb, const struct packet *p)
 {
-	__u32 size = p->l4 - p->l3 + quoted_l4(skb, p);
-	__u8 macs[2 * ETH_ALEN], swapped[2 * ETH_ALEN];
-	__s64 quote;
+	return skb->pkt_type == PACKET_HOST || p->sender == SENDER_NODE ||
+	       (skb->pkt_type == PACKET_OTHERHOST && p->sender == SENDER_POD);
+}
 
-	/* No errors about what was not meant for us alone (RFC 1122, 3.2.2). A pod's frame is for the
-	 * bridge which its device is a port of: another host's, as the device sees it. */
-	if (skb->pkt_type != PACKET_HOST && !(skb->pkt_type == PACKET_OTHERHOST && p->sender == SENDER_POD))
-		return TC_ACT_SHOT;
-	if (size > QUOTE_MAX || is_icmp_error(p))
-		return TC_ACT_SHOT;
-	if (bpf_skb_change_tail(skb, p->l3 + size, 0) || settle_quoted_checksum(skb, p))
-		return TC_ACT_SHOT;
-	quote = sum_quote(skb, p, size);
-	if (quote < 0)
-		return TC_ACT_SHOT;
-	if (p->v4 ? write_unreachable4(skb, p, size, quote) : write_unreachable6(skb, p, size, quote))
-		return TC_ACT_SHOT;
+/* Sends a frame back to whom it came from: what this node itself was about to send, into it. Returns a tc action. */
+static __always_inline int skb_send_back(struct __sk_buff *skb, const struct packet *p)
+{
+	__u8 macs[2 * ETH_ALEN], swapped[2 * ETH_ALEN];
+
 	if (bpf_skb_load_bytes(skb, 0, macs, sizeof(macs)))
 		return TC_ACT_SHOT;
 	__builtin_memcpy(swapped, macs + ETH_ALEN, ETH_ALEN);
 	__builtin_memcpy(swapped + ETH_ALEN, macs, ETH_ALEN);
 	if (bpf_skb_store_bytes(skb, 0, swapped, sizeof(swapped), 0))
 		return TC_ACT_SHOT;
-	/* Back to whom it came from: what this node itself was about to send, into it. */
 	return bpf_redirect(skb->ifindex, p->sender == SENDER_NODE ? BPF_F_INGRESS : 0);
+}
+
+/* Makes of a packet the ICMP error that answers it, and sends that back. Returns a tc action. */
+static __noinline int skb_reject(struct __sk_buff *skb, const struct packet *p, const struct verdict *v)
+{
+	__u32 size = p->l4 - p->l3 + quoted_l4(skb, p);
+	__s64 quote;
+
+	if (!is_meant_for_us(skb, p) || size > QUOTE_MAX || is_icmp_error(p) || p->fragment == FRAGMENT_LATER)
+		return TC_ACT_SHOT;
+	if (bpf_skb_change_tail(skb, p->l3 + size, 0) || settle_quoted_checksum(skb, p))
+		return TC_ACT_SHOT;
+	quote = sum_quote(skb, p, size);
+	if (quote < 0)
+		return TC_ACT_SHOT;
+	if (p->v4 ? write_error4(skb, p, v, size, quote) : write_error6(skb, p, v, size, quote))
+		return TC_ACT_SHOT;
+	return skb_send_back(skb, p);
 }
 
 #endif

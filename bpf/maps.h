@@ -93,6 +93,14 @@ struct {
 	__type(value, struct flow_filter);
 } flow_filter SEC(".maps");
 
+/* packets write and read. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct icmp_budget);
+} icmp_budget SEC(".maps");
+
 /* sockets and packets write and read. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -52,7 +52,7 @@ static __always_inline struct holder judge_holder(const struct flow *reply, __u8
 	const struct flow *forward = other_half(reply);
 	int idle = coarse_seconds() - reply->seen;
 	int closed = flow_closed(reply, forward);
-	int limit = proto == IPPROTO_TCP ? IDLE_TCP : IDLE_UDP;
+	int limit = proto == IPPROTO_UDP ? IDLE_UDP : IDLE_TCP;
 
 	if (closed)
 		limit = IDLE_CLOSED;

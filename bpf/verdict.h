@@ -11,7 +11,8 @@ enum action {
 	ACTION_REWRITE,  /* becomes `to` and goes on */
 	ACTION_SEND,     /* becomes `to`, one hop further, and leaves along `route` */
 	ACTION_INJECT,   /* becomes `to` and comes in anew, by the device of `route` */
-	ACTION_REJECT,   /* goes back to its sender as ICMP port unreachable */
+	ACTION_REJECT,   /* goes back to its sender as the ICMP error that `why` means */
+	ACTION_ECHO,     /* an echo request that goes back as its answer */
 	ACTION_DROP,
 };
 
@@ -35,9 +36,10 @@ static __always_inline enum reason reason_unparsed(enum parsed parsed)
 	switch (parsed) {
 	case PARSED_NOT_IP:
 		return REASON_NOT_IP;
-	case PARSED_FRAGMENT:
-		/* A later one has no ports; to translate the first alone would tear it off. */
+	case PARSED_LATER:
 		return REASON_FRAGMENT;
+	case PARSED_EXOTIC:
+		return REASON_TO_TC;
 	case PARSED_BROKEN:
 		return REASON_UNPARSED;
 	default:

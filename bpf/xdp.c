@@ -27,12 +27,6 @@ static __noinline int xdp_carry_out(struct xdp_md *ctx, const struct packet *p, 
 	}
 }
 
-/* What is not plain is tc's: here, programs stay small and packets fast. */
-static __always_inline enum reason reason_at_xdp(enum parsed parsed)
-{
-	return parsed == PARSED_PORTLESS ? REASON_TO_TC : reason_unparsed(parsed);
-}
-
 SEC("xdp.frags")
 int mg_xdp_ingress(struct xdp_md *ctx)
 {
@@ -45,7 +39,7 @@ int mg_xdp_ingress(struct xdp_md *ctx)
 	if (parsed == PARSED_TUPLE)
 		serve(ctx, &packet, &verdict);
 	else
-		decide(&verdict, ACTION_PASS, reason_at_xdp(parsed));
+		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
 	action = xdp_carry_out(ctx, &packet, &verdict);
 	count(verdict.why, bytes);
 	return action;

@@ -24,7 +24,19 @@ test(
     const { packets, reasons } = JSON.parse(stdout) as Tally;
     expect(packets).toBe(PACKETS);
     // Chance has been everywhere that matters.
-    for (const reason of ['FOREIGN', 'NEW_LOCAL', 'NEW_REMOTE', 'LOCAL', 'REMOTE', 'REPLY_LOCAL', 'REPLY_REMOTE', 'REJECT_UNKNOWN_PORT', 'DROP_UNALLOCATED'])
+    for (const reason of [
+      'FOREIGN',
+      'NEW_LOCAL',
+      'NEW_REMOTE',
+      'LOCAL',
+      'REMOTE',
+      'REPLY_LOCAL',
+      'REPLY_REMOTE',
+      'REJECT_UNKNOWN_PORT',
+      'DROP_UNALLOCATED',
+      'DROP_TTL',
+      'ECHO',
+    ])
       expect(reasons[reason], reason).toBeGreaterThan(0);
   },
   300_000 * PATIENCE,

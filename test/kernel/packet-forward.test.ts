@@ -66,15 +66,18 @@ describe.each(ALL)('$proto over IPv$family at $hook', ({ hook, family, proto }) 
     expect(bench.lab.flows()).toEqual([]);
   });
 
-  it('is dropped when its time to live is spent, on both ways', async () => {
+  it('goes no further when its time to live is spent, on both ways', async () => {
     remote();
+    const spent = hook === 'xdp' ? { action: 'pass', reason: 'TO_TC' } : { action: 'redirect', reason: 'DROP_TTL' };
     for (const ttl of [0, 1]) {
-      expect(await bench.run(hook, request(family, proto, { ttl }))).toMatchObject({ action: 'drop', reason: 'DROP_TTL' });
+      const macs = { source: bench.toRouter.destination, destination: bench.toRouter.source };
+      expect(await bench.run(hook, request(family, proto, { ttl, macs }))).toMatchObject(spent);
       expect(bench.lab.flows()).toEqual([]);
     }
     const port = sourcePort((await bench.run(hook, request(family, proto, { ttl: 2 }))).data);
-    const answer = { proto, from: joinEndpoint(ip.remote, 8080), to: joinEndpoint(ip.mesh, port), ttl: 1 } as const;
-    expect(await bench.run(hook, answer, 'mesh0')).toMatchObject({ action: 'drop', reason: 'DROP_TTL' });
+    const macs = { source: bench.toNode2.destination, destination: bench.toNode2.source };
+    const answer = { proto, from: joinEndpoint(ip.remote, 8080), to: joinEndpoint(ip.mesh, port), ttl: 1, macs } as const;
+    expect(await bench.run(hook, answer, 'mesh0')).toMatchObject(spent);
   });
 
   it('stays untouched at XDP and goes on at tc when the neighbour is not known yet', async () => {
@@ -138,7 +141,6 @@ describe('XDP', () => {
   it.each([
     ['a device that XDP cannot send to', () => bench.lab.device(bench.mesh, { addr4: IP[4].mesh as Address }), {}],
     ['a frame with a VLAN tag', () => {}, { vlans: [5] }],
-    ['a packet longer than the next MTU', () => {}, { payload: 'x'.repeat(1480) }],
   ] as const)('leaves %s to tc, untouched', async (_, arrange, more) => {
     serveOn(bench, 'tcp', IP[4].vip, [{ at: IP[4].remote, local: false }]);
     arrange();
@@ -147,6 +149,13 @@ describe('XDP', () => {
     expect(bench.lab.flows()).toEqual([]);
     expect(await bench.run('tc', packet)).toMatchObject({ action: 'redirect', reason: 'NEW_REMOTE' });
     expect(await bench.run('xdp', packet)).toMatchObject({ action: 'pass', reason: 'TO_TC', data: buildPacket(packet) });
+  });
+
+  it('leaves a packet longer than the next MTU to tc, untouched', async () => {
+    serveOn(bench, 'tcp', IP[4].vip, [{ at: IP[4].remote, local: false }]);
+    const packet = request(4, 'tcp', { payload: 'x'.repeat(1480) });
+    expect(await bench.run('xdp', packet)).toMatchObject({ action: 'pass', reason: 'TO_TC', data: buildPacket(packet) });
+    expect(bench.lab.flows()).toEqual([]);
   });
 
   it('leaves a rejection to tc', async () => {

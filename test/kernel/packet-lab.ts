@@ -16,6 +16,7 @@ import {
   flowCodec,
   frontendCodec,
   frontendKeyCodec,
+  icmpBudgetCodec,
   nodeCodec,
   FrontendKind,
   Reason,
@@ -293,18 +294,27 @@ export class PacketLab {
     for (const { key, flow } of this.flows()) this.setFlow(key, { ...flow, seen: flow.seen - seconds });
   }
 
+  /** Makes it look as if every CPU had sent so many errors of a router in the second that is now. Returns that second. */
+  spendIcmpBudget(sent: number): number {
+    const second = Math.floor(Number(process.hrtime.bigint()) / 1e9);
+    const spent = Array.from({ length: native.possibleCpus() }, () => [...encode(icmpBudgetCodec, { second, sent })]);
+    native.mapUpdate(this.#fd('icmp_budget'), u32(0), Uint8Array.from(spent.flat()));
+    return second;
+  }
+
   affinityUsed(): readonly number[] {
     const { values, count } = native.mapEntries(this.#fd('affinity'));
     return Array.from({ length: count }, (_, at) => affinityCodec.read(values, at * affinityCodec.size).backend);
   }
 
-  /** Removes every frontend, flow, affinity and source range, and what is said of the node. */
+  /** Removes every frontend, flow, affinity and source range, and what is said of the node; all errors may be sent again. */
   clear(): void {
     for (const map of ['frontends', 'flows', 'affinity', 'source_ranges']) {
       const { keys, count } = native.mapEntries(this.#fd(map));
       native.mapDeleteBatch(this.#fd(map), keys, count);
     }
     this.node({});
+    this.spendIcmpBudget(0);
   }
 
   /** Packets and bytes counted under a reason, over all CPUs. */

@@ -180,9 +180,9 @@ describe.each(ALL)('$proto over IPv$family', ({ family, proto }) => {
       const before = await bench.run(hook, packet(client, vip));
       bench.lab.backend(1, joinEndpoint(ip.remote, 8080), 1, 0);
       bench.lab.service(1, {});
-      const { action, ...after } = await bench.run(hook, packet(client, vip));
-      if (established) expect({ action, ...after }).toEqual(before);
-      else expect(action).not.toBe(before.action);
+      const { reason, ...after } = await bench.run(hook, packet(client, vip));
+      if (established) expect({ reason, ...after }).toEqual(before);
+      else expect(reason).toBe(hook === 'xdp' ? 'TO_TC' : hook === 'tc' ? 'DROP_WRITE' : 'REJECT_NO_ENDPOINTS');
     });
 
     it('stays with a backend that serves on, but is in no set', async () => {

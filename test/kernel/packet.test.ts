@@ -114,13 +114,14 @@ describe.each(HOOKS)('headers at %s', (hook) => {
     serveOn(bench, 'udp', IP[4].vip, [{ at: IP[4].local, local: true }]);
     const [v4, v6] = [conversation(4, 'udp').request, conversation(6, 'udp').request];
     const options = { type: 60, body: [1, 4, 0, 0, 0, 0] };
+    const [other, fragment] = hook === 'xdp' ? ['TO_TC', 'TO_TC'] : ['FOREIGN', 'FRAGMENT'];
     const cases: readonly [string, PacketSpec][] = [
-      ['FOREIGN', { ...v6, extensions: Array.from({ length: 7 }, () => options) }],
+      [other, { ...v6, extensions: Array.from({ length: 7 }, () => options) }],
       ['FOREIGN', { ...v6, extensions: [{ type: 43, body: [4, 1, 0, 0, 0, 0] }] }],
-      ['FRAGMENT', { ...v6, extensions: [{ type: 44, body: [0, 1, 0, 0, 0, 9] }] }],
-      ['FRAGMENT', { ...v6, extensions: [{ type: 44, body: [1, 0, 0, 0, 0, 9] }] }],
-      ['FRAGMENT', { ...v4, fragment: { offset: 0, more: true } }],
-      ['FRAGMENT', { ...v4, fragment: { offset: 100, more: false } }],
+      [fragment, { ...v6, extensions: [{ type: 44, body: [0, 1, 0, 0, 0, 9] }] }],
+      [fragment, { ...v6, extensions: [{ type: 44, body: [1, 0, 0, 0, 0, 9] }] }],
+      [fragment, { ...v4, fragment: { offset: 0, more: true } }],
+      [fragment, { ...v4, fragment: { offset: 100, more: false } }],
     ];
     for (const [reason, packet] of cases) expect(await bench.run(hook, packet)).toMatchObject({ action: 'pass', reason, data: buildPacket(packet) });
     expect(bench.lab.flows()).toEqual([]);

@@ -1,7 +1,7 @@
 /** What a flow is, when it ends, and which source port the next one gets: docs/decisions/flows.md, written down a second time. */
 import type { Flow, Tuple } from '../../agent/dataplane/generated/abi.ts';
 import { FlowFlag } from '../../agent/dataplane/generated/abi.ts';
-import { TCP } from './frames.ts';
+import { UDP } from './frames.ts';
 import { hashTuple } from './hash.ts';
 import type { World } from './world.ts';
 import { SNAT, textOf } from './world.ts';
@@ -52,12 +52,15 @@ export class Conntrack {
     for (const [text, entry] of this.#changed) this.#flows.set(text, entry);
   }
 
-  /** A packet of the flow was seen. False: its other half is another flow's by now, so this one is lost. */
-  keep(key: Tuple, flow: Flow, tcpFlags: number): boolean {
+  /**
+   * A packet of the flow was seen, or an error about one, which proves no answer. False: its other half is another flow's by
+   * now, so this one is lost.
+   */
+  keep(key: Tuple, flow: Flow, tcpFlags: number, isError = false): boolean {
     let flags = flow.flags;
     if ((tcpFlags & FIN) !== 0) flags |= FlowFlag.FIN;
     if ((tcpFlags & RST) !== 0) flags |= FlowFlag.RST;
-    if ((flags & FlowFlag.REPLY) !== 0) flags |= FlowFlag.ASSURED;
+    if ((flags & FlowFlag.REPLY) !== 0 && !isError) flags |= FlowFlag.ASSURED;
     if (flow.seen !== this.#now) {
       const otherKey = reversed(flow.to);
       const other = this.find(otherKey);
@@ -101,7 +104,7 @@ export class Conntrack {
     const any = reply.flags | (forward?.flags ?? 0);
     const both = reply.flags & (forward?.flags ?? ~0);
     const isClosed = (any & FlowFlag.RST) !== 0 || (both & FlowFlag.FIN) !== 0;
-    const limit = isClosed ? IDLE.closed : !has(reply, FlowFlag.ASSURED) ? IDLE.unanswered : proto === TCP ? IDLE.tcp : IDLE.udp;
+    const limit = isClosed ? IDLE.closed : !has(reply, FlowFlag.ASSURED) ? IDLE.unanswered : proto === UDP ? IDLE.udp : IDLE.tcp;
     return { expired: idle > limit, age: isClosed ? idle + 1 : 0 };
   }
 }

@@ -6,26 +6,40 @@ import { choose, inMask, isPod } from './choose.ts';
 import type { Choice, Origin } from './choose.ts';
 import type { Conntrack } from './conntrack.ts';
 import { ACK, has, isClosing, isSnatPort, reversed, RST, SYN } from './conntrack.ts';
-import { TCP, UDP } from './frames.ts';
+import { ICMP4, ICMP6, SCTP, TCP, UDP } from './frames.ts';
 import type { Hook } from './kernel.ts';
 import type { Parsed, Unparsed } from './parse.ts';
+import { asAnswer } from './quoted.ts';
 import type { DeviceName, World } from './world.ts';
 import { frontendText, PLACES } from './world.ts';
 
 export interface Expected {
   /**
    * pass: goes on untouched. rewrite: goes on as `to`. send: leaves as `to`, one hop further. inject: comes in anew as `to`.
-   * reject: ICMP goes back.
+   * reject: ICMP goes back. echo: it goes back as its own answer.
    */
-  readonly action: 'pass' | 'rewrite' | 'send' | 'inject' | 'reject' | 'drop';
+  readonly action: 'pass' | 'rewrite' | 'send' | 'inject' | 'reject' | 'echo' | 'drop';
   /** enum reason. */
   readonly reason: string;
   readonly to?: Tuple;
+  /** What `to` is the new form of, when not the packet itself: the answer that an ICMP error was read as. */
+  readonly of?: Parsed;
+  readonly error?: IcmpError;
+}
+
+/** The error that a packet is answered with. */
+export interface IcmpError {
+  readonly type: number;
+  readonly code: number;
+  /** The last 4 bytes of its header. */
+  readonly rest: number;
+  readonly source: Address;
 }
 
 export interface Seen {
   readonly hook: Hook;
   readonly device: DeviceName;
+  readonly frame: Uint8Array;
   readonly packet: Parsed | Unparsed;
   /** This node made it: it came in by no device. */
   readonly isOwn: boolean;
@@ -46,14 +60,24 @@ const REMOTE_REPLY = FlowFlag.REPLY | FlowFlag.FORWARD;
 
 const pass = (reason: string): Expected => ({ action: 'pass', reason });
 const drop = (reason: string): Expected => ({ action: 'drop', reason });
-const isPorted = ({ tuple }: Parsed): boolean => tuple.proto === TCP || tuple.proto === UDP;
 const placesOf = ({ packet }: Case) => PLACES[packet.v4 ? 4 : 6];
 
 /** XDP cannot make an ICMP packet: it leaves that to tc, which cannot do it behind a tag within the frame. */
-function reject({ hook, packet }: Case, reason: string): Expected {
+function reject(one: Case, reason: string): Expected {
+  const { hook, packet } = one;
   if (hook === 'xdp') return pass('TO_TC');
-  const quote = packet.l4 - packet.l3 + (packet.tuple.proto === TCP ? 20 : 8);
-  return packet.tagged || packet.isError || quote > QUOTE_MAX ? drop('DROP_WRITE') : { action: 'reject', reason };
+  const quote = packet.l4 - packet.l3 + ({ [TCP]: 20, [SCTP]: 12 }[packet.tuple.proto] ?? 8);
+  return packet.tagged || packet.isError || quote > QUOTE_MAX ? drop('DROP_WRITE') : { action: 'reject', reason, error: errorOf(one, reason) };
+}
+
+/** From the address that was asked; from the node itself where it is a mere router, but never to itself. */
+function errorOf(one: Case, reason: string): IcmpError {
+  const { v4, tuple } = one.packet;
+  const own = placesOf(one)[one.device === 'mesh0' ? 'mesh' : 'up'] as Address;
+  const source = one.hook === 'egress' ? tuple.daddr : own;
+  if (reason === 'DROP_TTL') return { type: v4 ? 11 : 3, code: 0, rest: 0, source };
+  if (reason === 'TOO_BIG') return { type: v4 ? 3 : 2, code: v4 ? 4 : 0, rest: MTU, source };
+  return { type: v4 ? 3 : 1, code: v4 ? 3 : 4, rest: 0, source: tuple.daddr };
 }
 
 /** One packet against one world. Changes of flows are in `conntrack`, those of affinity are made by `remember`. */
@@ -63,18 +87,48 @@ export function decide(world: World, conntrack: Conntrack, seen: Seen, remember:
   if (packet === 'broken') return pass('UNPARSED');
   if (packet === 'fragment') return pass('FRAGMENT');
   if (packet === 'elsewhere') return pass('FOREIGN');
-  if (hook === 'xdp' && !isPorted(packet)) return pass('TO_TC');
+  if (packet === 'exotic') return pass('TO_TC');
+  // The first fragment alone would be torn off the others; a datagram without ports is nobody's to translate.
+  if (packet.isFirst && isPorted(packet)) return pass('FRAGMENT');
   const one: Case = { ...seen, packet, world, conntrack, remember };
+  const icmp = settleIcmp(one);
+  if (icmp !== undefined) return icmp;
   if (hook === 'podEgress') return answer(one) ?? pass('FOREIGN');
   if (hook === 'egress') return answer(one) ?? (seen.isOwn ? (misledReset(one) ?? serve(one)) : pass('FOREIGN'));
   return serve(one);
 }
 
+const isPorted = ({ tuple }: Parsed): boolean => [TCP, UDP, SCTP].includes(tuple.proto);
+
+/** Pings of virtual IPs, and errors about the packets of flows, which go with the answers of those; undefined: it is neither. */
+function settleIcmp(one: Case): Expected | undefined {
+  const { hook, frame, isOwn, packet } = one;
+  if (hook !== 'podEgress' && isAnsweredPing(one)) return { action: 'echo', reason: 'ECHO' };
+  const error = asAnswer(frame, packet);
+  if (error === undefined) return undefined;
+  const about = { ...one, packet: error };
+  const back = hook === 'egress' || hook === 'podEgress' ? answer(about) : undefined;
+  const settled = back ?? (hook === 'podEgress' || (hook === 'egress' && !isOwn) ? undefined : accompany(about));
+  return settled?.to === undefined ? settled : { ...settled, of: error };
+}
+
+function isAnsweredPing({ frame, world, packet: { tuple, v4, l4, isFirst } }: Case): boolean {
+  if (isFirst || tuple.proto !== (v4 ? ICMP4 : ICMP6) || frame[l4] !== (v4 ? 8 : 128)) return false;
+  const whole = world.frontends.get(frontendText({ addr: tuple.daddr, port: 0, proto: 0 }))?.value;
+  return whole !== undefined && has4(whole, FrontendFlag.PING);
+}
+
+/** An error begins nothing, and goes with a flow whatever has become of its Service. */
+function accompany(one: Case): Expected | undefined {
+  const flow = one.conntrack.find(one.packet.tuple);
+  return flow === undefined || (flow.flags & REMOTE_REPLY) === FlowFlag.REPLY ? undefined : follow(one, flow);
+}
+
 /** The answers of backends that saw the client as it is get their frontend's address back on the way out. */
-function answer({ conntrack, packet: { tuple, flags } }: Case): Expected | undefined {
+function answer({ conntrack, packet: { tuple, flags, quotedL4 } }: Case): Expected | undefined {
   const flow = conntrack.find(tuple);
   if (flow === undefined || (flow.flags & REMOTE_REPLY) !== FlowFlag.REPLY) return undefined;
-  conntrack.keep(tuple, flow, flags);
+  conntrack.keep(tuple, flow, flags, quotedL4 !== undefined);
   return { action: 'rewrite', reason: 'REPLY_LOCAL', to: flow.to };
 }
 
@@ -101,7 +155,7 @@ const has4 = (frontend: Frontend, flag: number): boolean => (frontend.flags & fl
 
 /** An answer, or a connection: it stays with its flow whatever has become of the Service. A datagram or a SYN is free. */
 function isBound({ tuple, flags }: Parsed, flow: Flow): boolean {
-  return has(flow, FlowFlag.REPLY) || (tuple.proto === TCP && (flags & (SYN | ACK)) !== SYN);
+  return has(flow, FlowFlag.REPLY) || (tuple.proto !== UDP && (flags & (SYN | ACK)) !== SYN);
 }
 
 function stillServes(world: World, flow: Flow, service: number): boolean {
@@ -189,11 +243,12 @@ const leadsOut = (one: Case, address: string): boolean => address !== placesOf(o
 function routeOf(one: Case, daddr: string): DeviceName | Expected {
   const { hook, packet } = one;
   const place = placesOf(one);
-  if (packet.ttl <= 1) return drop('DROP_TTL');
+  if (packet.ttl <= 1) return reject(one, 'DROP_TTL');
   if (!leadsOut(one, daddr)) return hook === 'xdp' ? pass('TO_TC') : drop('DROP_NO_ROUTE');
   const pod = (place.pods as readonly string[]).indexOf(daddr);
   const isFar = (place.otherPods as readonly string[]).includes(daddr) || daddr === place.silent;
   const isTooLong = packet.said > MTU;
   if (hook === 'xdp' && (packet.tagged || isTooLong || daddr === place.silent || pod >= 0)) return pass('TO_TC');
+  if (isTooLong) return reject(one, 'TOO_BIG');
   return pod >= 0 ? (`pod${pod}` as DeviceName) : isFar ? 'mesh0' : 'up0';
 }

@@ -25,11 +25,11 @@ const be16 = (value: number): number[] => [(value >> 8) & 255, value & 255];
 const LEAST = 14 + 40;
 const EXTENSIONS = [0, 60, 43, 44, 51, 135] as const;
 
-/** A frame between these ends, of the protocol given, with whatever else chance decides. */
-export function randomFrame(random: Random, ends: Ends, proto: number): Uint8Array {
+/** A frame between these ends, of the protocol given, with whatever else chance decides. `quote`: what an ICMP error quotes. */
+export function randomFrame(random: Random, ends: Ends, proto: number, quote?: readonly number[]): Uint8Array {
   const v4 = !ends.saddr.includes(':');
   const [saddr, daddr] = [addressBytes(ends.saddr), addressBytes(ends.daddr)];
-  const data = transport(random, proto, ends, saddr, daddr);
+  const data = transport(random, proto, ends, saddr, daddr, quote);
   const packet = v4 ? ipv4(random, proto, saddr, daddr, data) : ipv6(random, proto, saddr, daddr, data);
   const tags = Array.from({ length: random.once(20) ? random.below(4) : 0 }, () => [
     ...random.pick([
@@ -53,7 +53,7 @@ function damage(random: Random, frame: Uint8Array, l3: number, v4: boolean): Uin
   return frame;
 }
 
-function transport(random: Random, proto: number, ends: Ends, saddr: readonly number[], daddr: readonly number[]): number[] {
+function transport(random: Random, proto: number, ends: Ends, saddr: readonly number[], daddr: readonly number[], quote?: readonly number[]): number[] {
   const payload = random.bytes(random.pick([0, 1, 5, 8, 32, 64]));
   const pseudo = (length: number): number[] => [...saddr, ...daddr, 0, proto, ...be16(length)];
   if (proto === TCP) {
@@ -68,7 +68,25 @@ function transport(random: Random, proto: number, ends: Ends, saddr: readonly nu
     return random.once(6) ? data : withChecksum(random, data, 6, pseudo(data.length), true);
   }
   if (proto === ICMP4 || proto === ICMP6) {
-    const data = [...icmpHead(random, proto), 0, 0, ...random.bytes(4), ...payload];
+    const head =
+      quote === undefined
+        ? icmpHead(random, proto)
+        : random.pick(
+            proto === ICMP4
+              ? [
+                  [3, 4],
+                  [3, 1],
+                  [11, 0],
+                  [12, 0],
+                ]
+              : [
+                  [1, 4],
+                  [2, 0],
+                  [3, 0],
+                  [4, 0],
+                ],
+          );
+    const data = [...head, 0, 0, ...random.bytes(4), ...(quote ?? payload)];
     return withChecksum(random, data, 2, proto === ICMP6 ? pseudo(data.length) : [], false);
   }
   return [...be16(ends.sport), ...be16(ends.dport), ...random.bytes(8), ...payload];

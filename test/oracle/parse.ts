@@ -4,7 +4,7 @@
  */
 import type { Tuple } from '../../agent/dataplane/generated/abi.ts';
 import { read16, readIp } from './bytes.ts';
-import { ICMP4, ICMP6, TCP, UDP } from './frames.ts';
+import { ICMP4, ICMP6, SCTP, TCP, UDP } from './frames.ts';
 
 const VLANS = 2;
 const EXTENSIONS = 6;
@@ -19,21 +19,28 @@ export interface Parsed {
   readonly said: number;
   readonly ttl: number;
   readonly tagged: boolean;
-  /** TCP's, else 0. */
+  /** TCP's, or what a chunk of SCTP means in TCP's words; else 0. */
   readonly flags: number;
+  /** The first fragment of a datagram: it has the ports. */
+  readonly isFirst: boolean;
+  /** Of an ICMP error that is read as an answer to what it quotes: where that packet's ports stand. */
+  readonly quotedL4?: number;
   /** An error of ICMP or ICMPv6: nobody answers that with another (RFC 1122, 3.2.2; RFC 4443, 2.4). */
   readonly isError: boolean;
 }
 
-export type Unparsed = 'not ip' | 'broken' | 'elsewhere' | 'fragment';
+/** exotic: for tc to look at, where XDP does not. */
+export type Unparsed = 'not ip' | 'broken' | 'elsewhere' | 'fragment' | 'exotic';
 
 /** Reads bytes as far as they are there. */
 class Reader {
   readonly frame: Uint8Array;
+  readonly isXdp: boolean;
   at = 0;
 
-  constructor(frame: Uint8Array) {
+  constructor(frame: Uint8Array, isXdp: boolean) {
     this.frame = frame;
+    this.isXdp = isXdp;
   }
 
   /** Whether the next `size` bytes are there; steps over them if so. */
@@ -44,8 +51,9 @@ class Reader {
   }
 }
 
-export function parse(frame: Uint8Array): Parsed | Unparsed {
-  const reader = new Reader(frame);
+/** XDP reads whole packets of TCP and UDP alone. */
+export function parse(frame: Uint8Array, isXdp: boolean): Parsed | Unparsed {
+  const reader = new Reader(frame, isXdp);
   if (!reader.take(14)) return 'broken';
   let type = read16(frame, 12);
   let tags = 0;
@@ -65,21 +73,27 @@ function parse4(reader: Reader, tagged: boolean): Parsed | Unparsed {
   const first = frame[l3] ?? 0;
   const length = (first & 15) * 4;
   if (first >> 4 !== 4 || length < 20) return 'broken';
-  if ((read16(frame, l3 + 6) & 0x3fff) !== 0) return 'fragment';
+  const fragment = read16(frame, l3 + 6) & 0x3fff;
+  if (fragment !== 0 && reader.isXdp) return 'exotic';
   if (!reader.take(length - 20)) return 'broken';
+  if ((fragment & 0x1fff) !== 0) return 'fragment';
   const base = { saddr: readIp(frame, l3 + 12, 4), daddr: readIp(frame, l3 + 16, 4), proto: frame[l3 + 9] ?? 0 };
-  return transport(reader, { base, v4: true, l3, ttl: frame[l3 + 8] ?? 0, tagged }, read16(frame, l3 + 2));
+  return transport(reader, { base, v4: true, l3, ttl: frame[l3 + 8] ?? 0, tagged, isFirst: fragment !== 0 }, read16(frame, l3 + 2));
 }
 
 function parse6(reader: Reader, tagged: boolean): Parsed | Unparsed {
   const { frame, at: l3 } = reader;
   if (!reader.take(40) || (frame[l3] ?? 0) >> 4 !== 6) return 'broken';
   let next = frame[l3 + 6] ?? 0;
+  let isFirst = false;
   for (let i = 0; i < EXTENSIONS && [0, 43, 44, 60].includes(next); i++) {
     const at = reader.at;
     if (!reader.take(8)) return 'broken';
     if (next === 44) {
-      if ((read16(frame, at + 2) & 0xfff9) !== 0) return 'fragment';
+      const fragment = read16(frame, at + 2) & 0xfff9;
+      if (fragment !== 0 && reader.isXdp) return 'exotic';
+      if (fragment >> 3 !== 0) return 'fragment';
+      isFirst ||= fragment !== 0;
     } else {
       if (next === 43 && frame[at + 3] !== 0) return 'elsewhere';
       if (!reader.take((frame[at + 1] ?? 0) * 8)) return 'broken';
@@ -88,7 +102,7 @@ function parse6(reader: Reader, tagged: boolean): Parsed | Unparsed {
   }
   const base = { saddr: readIp(frame, l3 + 8, 16), daddr: readIp(frame, l3 + 24, 16), proto: next };
   const payload = read16(frame, l3 + 4);
-  return transport(reader, { base, v4: false, l3, ttl: frame[l3 + 7] ?? 0, tagged }, payload === 0 ? 0 : payload + 40);
+  return transport(reader, { base, v4: false, l3, ttl: frame[l3 + 7] ?? 0, tagged, isFirst }, payload === 0 ? 0 : payload + 40);
 }
 
 interface Network {
@@ -97,17 +111,21 @@ interface Network {
   readonly l3: number;
   readonly ttl: number;
   readonly tagged: boolean;
+  readonly isFirst: boolean;
 }
 
 /** How much of a protocol's header must be there. */
-const HEADS: Readonly<Record<number, number>> = { [TCP]: 20, [UDP]: 8 };
+const HEADS: Readonly<Record<number, number>> = { [TCP]: 20, [UDP]: 8, [SCTP]: 12 };
+/** RFC 9260, 3.3: INIT, INIT ACK, ABORT and SHUTDOWN COMPLETE, as flags of TCP. */
+const SCTP_CHUNKS: Readonly<Record<number, number>> = { 1: 0x02, 2: 0x12, 6: 0x04, 14: 0x04 };
 /** Extension headers that are too many, or that IPv4 does not have. */
 const NOT_UPPER = new Set([0, 43, 44, 60]);
 
 /** @param said the length of the packet from its IP header on, as that says; 0: more than it can say. */
 function transport(reader: Reader, { base, ...network }: Network, said: number): Parsed | Unparsed {
   const { frame, at: l4 } = reader;
-  const ported = [TCP, UDP].includes(base.proto);
+  if (reader.isXdp && base.proto !== TCP && base.proto !== UDP) return 'exotic';
+  const ported = base.proto in HEADS;
   if (NOT_UPPER.has(base.proto)) return 'elsewhere';
   let isError = false;
   if (base.proto === (network.v4 ? ICMP4 : ICMP6)) {
@@ -118,7 +136,8 @@ function transport(reader: Reader, { base, ...network }: Network, said: number):
     isError = network.v4 ? [3, 4, 5, 11, 12].includes(type) : type < 128;
   }
   if (!reader.take(HEADS[base.proto] ?? 0)) return 'broken';
-  if (ported && said !== 0 && reader.at > network.l3 + said) return 'broken';
+  if (said !== 0 && reader.at > network.l3 + said) return 'broken';
   const tuple = { ...base, sport: ported ? read16(frame, l4) : 0, dport: ported ? read16(frame, l4 + 2) : 0 };
-  return { ...network, said, tuple, l4, flags: base.proto === TCP ? (frame[l4 + 13] ?? 0) : 0, isError };
+  const flags = base.proto === TCP ? frame[l4 + 13] : base.proto === SCTP ? SCTP_CHUNKS[frame[l4 + 12] ?? 0] : 0;
+  return { ...network, said, tuple, l4, flags: flags ?? 0, isError };
 }

@@ -7,15 +7,15 @@ import { ICMP4, ICMP6, randomFrame, SCTP, TCP, UDP } from './frames.ts';
 import type { Hook, Kernel, Run } from './kernel.ts';
 import { parse } from './parse.ts';
 import type { Random } from '../support/random.ts';
-import { differsFromReject } from './rejected.ts';
+import { differsFromEcho, differsFromReject } from './rejected.ts';
 import { differs, rewritten, withoutTags } from './rewrite.ts';
 import type { DeviceName, Family, World } from './world.ts';
 import { CLIENT_PORTS, FAMILIES, PLACES, randomWorld, SERVICE_PORTS, textOf } from './world.ts';
 
 /** Return values that mean an action: XDP_* and TC_ACT_*. */
 const ACTIONS = {
-  xdp: { pass: [2], rewrite: [2], send: [3, 4], inject: [], drop: [1], reject: [2] },
-  tc: { pass: [0xffffffff], rewrite: [0xffffffff], send: [7], inject: [7], drop: [2], reject: [7] },
+  xdp: { pass: [2], rewrite: [2], send: [3, 4], inject: [], drop: [1], reject: [2], echo: [] },
+  tc: { pass: [0xffffffff], rewrite: [0xffffffff], send: [7], inject: [7], drop: [2], reject: [7], echo: [7] },
 } as const;
 
 /** The kernel's coarse clock lags by up to a tick: just after a second has begun it may still tell the one before. */
@@ -52,9 +52,9 @@ export class Session {
     const hook = this.#random.pick(['xdp', 'ingress', 'ingress', 'egress', 'podIngress', 'podEgress'] as const);
     const device = this.#random.pick(hook.startsWith('pod') ? (['pod0', 'pod1'] as const) : (['up0', 'up0', 'mesh0'] as const));
     const frame = this.#frame();
-    const packet = parse(frame);
+    const packet = parse(frame, hook === 'xdp');
     const isOwn = hook === 'egress' && typeof packet !== 'string' && isNodes(packet.tuple.saddr);
-    const seen = { hook, device, packet, isOwn };
+    const seen = { hook, device, frame, packet, isOwn };
     const now = settledSecond();
     const conntrack = new Conntrack(this.#world.flows, now);
     const remembered: [string, { backend: number; used: number }][] = [];
@@ -65,8 +65,8 @@ export class Session {
       this.#adopt();
       return run.reason;
     }
-    const why = this.#compare(seen, frame, expected, run) ?? this.#compareFlows(conntrack.changed);
-    if (why !== undefined) throw new Error(this.#story(seen, frame, expected, run, why));
+    const why = this.#compare(seen, expected, run) ?? this.#compareFlows(conntrack.changed);
+    if (why !== undefined) throw new Error(this.#story(seen, expected, run, why));
     conntrack.commit();
     for (const [key, entry] of remembered) this.#world.affinity.set(key, entry);
     return run.reason;
@@ -90,7 +90,8 @@ export class Session {
     if (flows.length > 0 && random.once(2)) {
       const { key, flow } = random.pick(flows);
       const tuple = random.pick([key, key, { ...flow.to, saddr: flow.to.daddr, daddr: flow.to.saddr, sport: flow.to.dport, dport: flow.to.sport }]);
-      return randomFrame(random, tuple, tuple.proto);
+      const frame = randomFrame(random, tuple, tuple.proto);
+      return random.once(4) ? this.#errorAbout(frame, tuple) : frame;
     }
     const family: Family = random.pick(FAMILIES);
     const { up, mesh, outside, pods, otherPods, services, balancers } = PLACES[family];
@@ -100,6 +101,16 @@ export class Session {
     const dport = isNode ? 30_000 + random.below(4) : random.pick([...SERVICE_PORTS, 9]);
     const proto = random.pick([TCP, TCP, TCP, UDP, UDP, SCTP, family === 4 ? ICMP4 : ICMP6, random.below(256)]);
     return randomFrame(random, { saddr, daddr, sport: random.pick(CLIENT_PORTS), dport }, proto);
+  }
+
+  /** An ICMP error that quotes a frame's packet, as much of it as chance decides, and goes to its sender: mostly. */
+  #errorAbout(frame: Uint8Array, { saddr, daddr }: Tuple): Uint8Array {
+    const random = this.#random;
+    const family: Family = saddr.includes(':') ? 6 : 4;
+    const ends = { saddr: random.pick([daddr, ...PLACES[family].outside]), daddr: random.once(20) ? PLACES[family].up : saddr, sport: 0, dport: 0 };
+    const quote = [...frame.subarray(14)];
+    const length = random.once(3) ? random.below(quote.length + 1) : (family === 4 ? 20 : 40) + random.pick([8, 8, 12, 20, 64]);
+    return randomFrame(random, ends, family === 4 ? ICMP4 : ICMP6, quote.slice(0, length));
   }
 
   /** What time and eviction do: a flow is lost by half, or looks as if nothing had happened on it for long. */
@@ -122,15 +133,17 @@ export class Session {
     for (const [text, entry] of this.#kernel.flows()) this.#world.flows.set(text, entry);
   }
 
-  #compare({ hook, packet }: Seen, frame: Uint8Array, expected: Expected, run: Run): string | undefined {
+  #compare({ hook, frame, packet }: Seen, expected: Expected, run: Run): string | undefined {
     if (run.reason !== expected.reason) return `it is counted as ${run.reason}`;
     const actions = ACTIONS[hook === 'xdp' ? 'xdp' : 'tc'][expected.action] as readonly number[];
     if (!actions.includes(run.retval)) return `the program returns ${run.retval}`;
     if (expected.action === 'drop') return undefined;
-    if (expected.action === 'reject') return typeof packet === 'string' ? undefined : differsFromReject(run.data, frame, packet);
-    if (expected.to === undefined || typeof packet === 'string') return Buffer.compare(run.data, frame) === 0 ? undefined : 'a byte of it changed';
-    if (expected.action === 'rewrite') return differs(run.data, rewritten(frame, packet, expected.to, 0), frame, packet);
-    const sent = hook === 'xdp' ? { frame, packet } : withoutTags(frame, packet);
+    if (expected.error !== undefined && typeof packet !== 'string') return differsFromReject(run.data, frame, packet, expected.error);
+    if (expected.action === 'echo' && typeof packet !== 'string') return differsFromEcho(run.data, frame, packet);
+    const of = expected.of ?? packet;
+    if (expected.to === undefined || typeof of === 'string') return Buffer.compare(run.data, frame) === 0 ? undefined : 'a byte of it changed';
+    if (expected.action === 'rewrite') return differs(run.data, rewritten(frame, of, expected.to, 0), frame, of);
+    const sent = hook === 'xdp' ? { frame, packet: of } : withoutTags(frame, of);
     const wanted = rewritten(sent.frame, sent.packet, expected.to, expected.action === 'send' ? 1 : 0);
     // XDP writes the link layer itself; at tc the kernel does, unless the packet comes in anew.
     if (hook === 'xdp') wanted.set(run.data.subarray(0, 12), 0);
@@ -145,7 +158,7 @@ export class Session {
     return undefined;
   }
 
-  #story({ hook, device, packet }: Seen, frame: Uint8Array, expected: Expected, run: Run, why: string): string {
+  #story({ hook, device, frame, packet }: Seen, expected: Expected, run: Run, why: string): string {
     const flow = typeof packet === 'string' ? undefined : this.#world.flows.get(textOf(packet.tuple))?.flow;
     const lines = [
       `${why}`,
