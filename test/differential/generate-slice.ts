@@ -5,14 +5,14 @@ import type { Endpoint } from './history.ts';
 import type { Random } from '../support/random.ts';
 import { endpointsOf, HERE, THERE, ZONES } from './world.ts';
 
-/** Service ports to choose from. One group, one nodePort: protocols may share it. */
+/** Service ports to choose from. One group, one nodePort: protocols of one port may share it. */
 export const PORTS = [
   { name: 'http', protocol: 'TCP', port: 80, group: 0 },
   { name: 'alt', protocol: 'TCP', port: 8081, group: 1 },
   { name: 'dns', protocol: 'UDP', port: 53, group: 2 },
   { name: 'dns-tcp', protocol: 'TCP', port: 53, group: 2 },
   { name: 'quic', protocol: 'UDP', port: 80, group: 3 },
-  { name: 'sctp', protocol: 'SCTP', port: 80, group: 2 },
+  { name: 'sctp', protocol: 'SCTP', port: 80, group: 0 },
 ] as const;
 
 /** Names of the slices that a Service may have. */

@@ -40,6 +40,8 @@ interface Plan {
   otherProxy: boolean;
   /** For as long as it lives. */
   healthCheckNodePort: number;
+  /** Its ports as they were written last. */
+  written: NonNullable<ServiceSpec['ports']>;
 }
 
 /** Parts of a plan that may change while the Service lives. */
@@ -69,9 +71,9 @@ function generateChanges(random: Random, plans: Map<string, Plan>): Change[] {
   return Array.from({ length: 1 + random.below(5) }, () => {
     const name = random.pick(SERVICES);
     const dice = random.below(100);
-    if (dice < 45) return [serviceChange(random, name, plans)];
+    if (dice < 45) return serviceChanges(random, name, plans);
     if (dice < 52) return [deletion(name, plans)];
-    if (dice < 57) return [deletion(name, plans), serviceChange(random, name, plans)];
+    if (dice < 57) return [deletion(name, plans), ...serviceChanges(random, name, plans)];
     if (dice < 65) return [{ kind: 'EndpointSlice' as const, name: random.pick(sliceNames(name)), object: undefined }];
     return random.some(sliceNames(name)).map((slice) => ({ kind: 'EndpointSlice' as const, name: slice, object: generateSlice(random, name, slice) }));
   }).flat();
@@ -82,15 +84,28 @@ function deletion(name: string, plans: Map<string, Plan>): Change {
   return { kind: 'Service', name, object: undefined };
 }
 
-/** A new Service, or one or two parts of one rolled anew. */
-function serviceChange(random: Random, name: string, plans: Map<string, Plan>): Change {
+/** A new Service, or one or two parts of one rolled anew: deleted before, where the API would refuse the change. */
+function serviceChanges(random: Random, name: string, plans: Map<string, Plan>): Change[] {
   const index = SERVICES.indexOf(name);
   const known = plans.get(name);
   const plan = known ?? createPlan(random, index);
   if (known !== undefined) for (const part of [random.pick(PARTS), random.pick(PARTS)]) Object.assign(plan, { [part]: ROLL[part](random, index) });
   if (plan.type === 'ExternalName') plan.headless = random.chance(1, 5);
   plans.set(name, plan);
-  return { kind: 'Service', name, object: toObject(name, plan) };
+  const before = plan.written;
+  const object = toObject(name, plan);
+  plan.written = (object.spec as ServiceSpec).ports ?? [];
+  const change = { kind: 'Service' as const, name, object };
+  return known !== undefined && isRefused(before, plan.written) ? [{ ...change, object: undefined }, change] : [change];
+}
+
+/** Whether the API sees a nodePort as taken by the Service itself: it lets protocols share one, but not come to share it by an update. */
+function isRefused(before: Plan['ports'], after: Plan['ports']): boolean {
+  const had = new Set(before.map(({ protocol, nodePort }) => `${protocol} ${nodePort}`));
+  const numbers = [...before, ...after].map(({ nodePort }) => nodePort);
+  return after.some(
+    ({ protocol, nodePort }, i) => nodePort !== undefined && !had.has(`${protocol} ${nodePort}`) && numbers.slice(0, before.length + i).includes(nodePort),
+  );
 }
 
 function createPlan(random: Random, index: number): Plan {
@@ -103,6 +118,7 @@ function createPlan(random: Random, index: number): Plan {
     headless: random.chance(1, 25),
     dual: ROLL.dual(random, index),
     healthCheckNodePort: 80 + index,
+    written: [],
     type: ROLL.type(random, index),
     ports: ROLL.ports(random, index),
     externalIPs: ROLL.externalIPs(random, index),

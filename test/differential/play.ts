@@ -11,6 +11,8 @@ import { REGIONS } from './world.ts';
 export interface Failure {
   readonly step: number;
   readonly text: string;
+  /** The API server refused a part of it: both sides saw something else than the history says, which proves nothing. */
+  readonly refused?: true;
 }
 
 /** What was done in all. */
@@ -62,6 +64,11 @@ async function takeStep(
   await Promise.all(
     histories.map(async (history, i) => {
       if (failures[i] !== undefined) return;
+      const no = refused[i]?.[0];
+      if (no !== undefined) {
+        failures[i] = { step, text: no, refused: true };
+        return;
+      }
       // After its last step all that it made is deleted.
       const past = step < history.length ? history.slice(0, step + 1) : [...history, { zone: '', restart: false, changes: changes[i] ?? [] }];
       const questions = questionsOf(past, i + 1);

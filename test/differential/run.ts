@@ -8,7 +8,7 @@ import { shrink } from './shrink.ts';
 import { REGIONS } from './world.ts';
 
 /** How long a history that failed is shrunk, in ms. */
-const SHRINK_MS = 30_000;
+const SHRINK_MS = 60_000;
 
 export interface Result {
   readonly totals: Totals;
@@ -25,12 +25,14 @@ export async function run(rig: Rig, seeds: readonly number[]): Promise<Result> {
     const histories = together.map(generate);
     const failures = await play(rig, histories, totals);
     failures.forEach((failure, i) => {
-      if (failure !== undefined) failed.push({ seed: together[i]!, history: histories[i]!, failure });
+      if (failure !== undefined && failure.refused !== true) failed.push({ seed: together[i]!, history: histories[i]!, failure });
     });
   }
+  const playAll = async (some: readonly History[]): Promise<(Failure | undefined)[]> =>
+    (await play(rig, some, newTotals())).map((failure) => (failure?.refused === true ? undefined : failure));
   const told: string[] = [];
   for (const { seed, history, failure } of failed.slice(0, 3)) {
-    const least = await shrink(history, failure, { playAll: (some) => play(rig, some, newTotals()), width: REGIONS, until: Date.now() + SHRINK_MS });
+    const least = await shrink(history, failure, { playAll, width: REGIONS, until: Date.now() + SHRINK_MS });
     told.push(format(seed, least.history, least.failure));
   }
   return { totals, failures: [...told, ...failed.slice(3).map(({ seed, failure }) => `seed ${seed}: ${failure.text}`)] };
