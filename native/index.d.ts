@@ -122,8 +122,13 @@ export interface Native {
   mapEntries(fd: number, chunk?: number): { keys: Uint8Array; values: Uint8Array; count: number };
   /** How many entries a hash map has: read in batches, none kept. Throws ENOTSUPP for a map without batches. */
   mapCount(fd: number): number;
-  /** An ARRAY with BPF_F_MMAPABLE as memory: each value at a multiple of 8 bytes, the whole rounded up to pages. The mapping lives as long as the buffer. */
-  mapMmap(fd: number): ArrayBuffer;
+  /**
+   * An ARRAY with BPF_F_MMAPABLE as memory: each value at a multiple of 8 bytes, the whole rounded up to pages. The mapping lives as long
+   * as the buffer; all of it counts as memory of the process, touched or not.
+   * @param offset a multiple of the page size; 0 by default.
+   * @param length bytes, rounded up to pages; by default to the end.
+   */
+  mapMmap(fd: number, offset?: number, length?: number): ArrayBuffer;
 
   pin(fd: number, path: string): void;
   /** Opens a pin; undefined when nothing is there. */
@@ -185,10 +190,11 @@ export interface Native {
   /** flock(LOCK_EX | LOCK_NB) on a file or folder; undefined when somebody else holds it. Held until the fd closes. */
   lock(path: string): number | undefined;
   /**
-   * Lets go of the resident pages of this process's own files (Node's binary, libraries) that nothing has been written to; the
-   * kernel brings back those that are used again. Returns how many bytes were resident: those of starting, mostly.
+   * Lets go of what malloc has free, and of the resident pages of this process's own files (Node's binary, libraries) that nothing
+   * has been written to; the kernel brings back those that are used again. Returns how many bytes of files were resident: those of
+   * starting, mostly.
    */
-  releaseCode(): number;
+  releaseMemory(): number;
   /** Number of possible CPUs: per-CPU values hold this many. */
   possibleCpus(): number;
 }

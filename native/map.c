@@ -170,7 +170,7 @@ static napi_value map_mmap(napi_env env, napi_callback_info info)
 	struct bpf_map_info map;
 	int fd = arg_fd(&c, 0);
 	napi_value buffer;
-	uint64_t page, size;
+	uint64_t page, size, offset, length;
 	void *data;
 
 	check_kind(&c, fd, FD_MAP);
@@ -184,7 +184,15 @@ static napi_value map_mmap(napi_env env, napi_callback_info info)
 	page = sysconf(_SC_PAGESIZE);
 	size = (((uint64_t)map.value_size + 7) & ~7ull) * map.max_entries;
 	size = (size + page - 1) & ~(page - 1);
-	data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	offset = arg_absent(&c, 1) ? 0 : arg_number(&c, 1, "offset", 0, size - 1);
+	length = arg_absent(&c, 2) ? size - offset : arg_number(&c, 2, "length", 1, size - offset);
+	if (!c.failed && offset % page)
+		fail_range(&c, "offset must be a multiple of %llu, not %llu", (unsigned long long)page,
+			   (unsigned long long)offset);
+	if (c.failed)
+		return NULL;
+	size = (length + page - 1) & ~(page - 1);
+	data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
 	if (data == MAP_FAILED) {
 		fail(&c, errno, map.name);
 		return NULL;

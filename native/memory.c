@@ -4,6 +4,7 @@
 #include "maglane.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -29,10 +30,10 @@ static uint64_t release(const struct mapping *m)
 	return m->resident;
 }
 
-/* What of the program's own files has been read into memory, and mostly needed only to start. */
-static napi_value release_code(napi_env env, napi_callback_info info)
+/* What starting took and running does not: free memory of the allocator, and the pages of the program's own files. */
+static napi_value release_memory(napi_env env, napi_callback_info info)
 {
-	struct call c = call_begin(env, info, "release_code");
+	struct call c = call_begin(env, info, "release_memory");
 	struct mapping m = {0};
 	uint64_t released = 0;
 	char line[PATH_ROOM + 128];
@@ -40,6 +41,7 @@ static napi_value release_code(napi_env env, napi_callback_info info)
 
 	if (c.failed)
 		return NULL;
+	malloc_trim(0);
 	maps = fopen("/proc/self/smaps", "re");
 	if (!maps)
 		return give_number(env, 0);
@@ -61,6 +63,6 @@ static napi_value release_code(napi_env env, napi_callback_info info)
 }
 
 const struct function memory_functions[] = {
-	{ "releaseCode", release_code },
+	{ "releaseMemory", release_memory },
 };
 const size_t memory_function_count = ARRAY_SIZE(memory_functions);

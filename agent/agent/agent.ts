@@ -209,8 +209,10 @@ class Agent {
     this.#cutter.soon();
     this.#recounter.start();
     const { services, slices, endpoints } = this.#model.counts;
-    // Most of what was read to start is not needed again, and counts as ours while it is resident.
-    native.releaseCode();
+    // Most of what was read and made to start is not needed again, and counts as ours while it is resident. Left to itself, the
+    // collector would not look at the listing's garbage before twice as much has come.
+    globalThis.gc?.({ type: 'major', execution: 'sync', flavor: 'last-resort' });
+    native.releaseMemory();
     this.#log.info('serving', { services, slices, endpoints, nodeIp: this.#node.facts.nodeAddresses.join(',') });
     await aborted;
   }

@@ -124,8 +124,10 @@ function copyMap(name: string, from: Maps, to: Maps): void {
     if (count > 0) native.mapUpdateBatch(to.fd(name), keys, values, count);
     return;
   }
-  const [source, target] = [from.memory(name), to.memory(name)];
-  target.set(source.subarray(0, target.length));
+  for (const { offset, bytes } of from.stretches(name)) {
+    const target = to.from(name, offset);
+    target.set(bytes.subarray(0, target.length));
+  }
 }
 
 function pinAll(maps: Maps, folder: string): void {

@@ -148,23 +148,24 @@ export class Cutter {
 
   /** Whether the slot that the hook chose is still what it was, and serves. */
   #serves({ backend, service, addr, port }: SockPeer): boolean {
-    const bytes = this.#maps.memory('backends');
-    if ((backend + 1) * backendCodec.size > bytes.length) return false;
-    const slot = backendCodec.read(bytes, backend * backendCodec.size);
+    const bytes = this.#maps.from('backends', backend * backendCodec.size);
+    if (bytes.length < backendCodec.size) return false;
+    const slot = backendCodec.read(bytes);
     return slot.service === service && (slot.flags & BackendFlag.SERVING) !== 0 && slot.addr === addr && slot.port === port;
   }
 
   /** All serving backends of these services, as "service address port". */
   #servingOf(services: ReadonlySet<number>): Set<string> {
     const serving = new Set<string>();
-    const bytes = this.#maps.memory('backends');
-    const words = wordsOf(bytes);
-    const [stride, at] = [backendCodec.size / 4, backendCodec.offsets.service / 4];
-    for (let id = 1; (id + 1) * stride <= words.length; id++) {
-      const service = words[id * stride + at] ?? 0;
-      if (service === 0 || !services.has(service)) continue;
-      const { addr, port, flags } = backendCodec.read(bytes, id * backendCodec.size);
-      if ((flags & BackendFlag.SERVING) !== 0) serving.add(`${service} ${addr} ${port}`);
+    const [stride, service] = [backendCodec.size / 4, backendCodec.offsets.service / 4];
+    for (const { bytes } of this.#maps.stretches('backends')) {
+      const words = wordsOf(bytes);
+      for (let at = 0; at < words.length; at += stride) {
+        const owner = words[at + service] ?? 0;
+        if (owner === 0 || !services.has(owner)) continue;
+        const { addr, port, flags } = backendCodec.read(bytes, 4 * at);
+        if ((flags & BackendFlag.SERVING) !== 0) serving.add(`${owner} ${addr} ${port}`);
+      }
     }
     return serving;
   }

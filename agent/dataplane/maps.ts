@@ -5,6 +5,7 @@ import type { MapInfo } from '../../native/index.d.ts';
 import type { DesiredAddress } from '../model/desired.ts';
 import type { Held, HeldBackend, HeldFrontend, HeldService, HeldSourceRange, SetRegion } from '../plan/held.ts';
 import { backendCodec, frontendCodec, frontendKeyCodec, nodeCodec, RING_CHUNK, SERVICE_CIDRS_MAX, serviceCodec, sourceRangeKeyCodec } from './generated/abi.ts';
+import { Window } from './window.ts';
 import { fromAddress, fromBackend, fromFrontend, fromNode, fromService, fromSourceRange } from './records.ts';
 
 /** u32 words of a backend slot, and the one that holds its service. */
@@ -14,6 +15,7 @@ const SERVICE_WORD = backendCodec.offsets.service / 4;
 export class Maps {
   readonly #fds: ReadonlyMap<string, number>;
   readonly #memory = new Map<string, Uint8Array>();
+  readonly #windows = new Map<string, Window>();
 
   /** @param fds by map name; closed by `close`. */
   constructor(fds: ReadonlyMap<string, number>) {
@@ -49,7 +51,7 @@ export class Maps {
     return native.mapInfo(this.fd(name));
   }
 
-  /** An mmap-ed array: reading and writing it costs what memory does. */
+  /** A small mmap-ed array: reading and writing it costs what memory does. */
   memory(name: string): Uint8Array {
     let memory = this.#memory.get(name);
     if (memory === undefined) {
@@ -59,14 +61,57 @@ export class Maps {
     return memory;
   }
 
-  /** The ring as one array of backend ids; what lies beyond its size belongs to no region. */
-  get ring(): Uint32Array {
-    return wordsOf(this.memory('ring'));
+  /** A large mmap-ed array, as `Window.from` shows it: from `offset` on, for now. */
+  from(name: string, offset: number): Uint8Array {
+    let window = this.#windows.get(name);
+    if (window === undefined) {
+      window = new Window(this.fd(name));
+      this.#windows.set(name, window);
+    }
+    return window.from(offset);
+  }
+
+  /** All of a large mmap-ed array, stretch by stretch; each is to be used before the next. */
+  *stretches(name: string): Generator<{ readonly offset: number; readonly bytes: Uint8Array }> {
+    for (let offset = 0, next = 0; ; offset = next) {
+      const bytes = this.from(name, offset);
+      if (bytes.length === 0) return;
+      next = offset + bytes.length;
+      yield { offset, bytes };
+    }
+  }
+
+  /** Slots of the ring from `base` on; fewer than `count` at its end. */
+  readRing(base: number, count: number): Uint32Array {
+    const slots = new Uint32Array(count);
+    let done = 0;
+    for (const words of this.#ring(base, count)) {
+      slots.set(words, done);
+      done += words.length;
+    }
+    return slots.subarray(0, done);
+  }
+
+  writeRing(base: number, slots: Uint32Array): void {
+    let done = 0;
+    for (const words of this.#ring(base, slots.length)) {
+      words.set(slots.subarray(done, done + words.length));
+      done += words.length;
+    }
+  }
+
+  *#ring(base: number, count: number): Generator<Uint32Array> {
+    for (let done = 0; done < count;) {
+      const bytes = this.from('ring', 4 * (base + done));
+      if (bytes.length === 0) return;
+      const words = wordsOf(bytes).subarray(0, count - done);
+      yield words;
+      done += words.length;
+    }
   }
 
   /** What the maps of the plan hold. */
   read(): Held {
-    const ring = this.ring;
     return {
       capacity: {
         services: this.info('services').maxEntries,
@@ -81,19 +126,23 @@ export class Maps {
       sourceRanges: this.#sourceRanges(),
       node: fromNode(nodeCodec.read(this.memory('node'))),
       backends: this.#backends(),
-      members: ({ base, count }: SetRegion) => ring.slice(base, base + count),
+      members: ({ base, count }: SetRegion) => this.readRing(base, count),
     };
   }
 
   close(): void {
     for (const fd of this.#fds.values()) native.close(fd);
     this.#memory.clear();
+    for (const window of this.#windows.values()) window.close();
+    this.#windows.clear();
   }
 
+  /** In the order of their sets, so that whoever reads those goes through the ring once. */
   #services(): HeldService[] {
     const { keys, values, count } = native.mapEntries(this.fd('services'));
     const ids = wordsOf(keys);
-    return Array.from({ length: count }, (_, i) => fromService(ids[i] ?? 0, serviceCodec.read(values, i * serviceCodec.size)));
+    const services = Array.from({ length: count }, (_, i) => fromService(ids[i] ?? 0, serviceCodec.read(values, i * serviceCodec.size)));
+    return services.sort((a, b) => a.cluster.base - b.cluster.base);
   }
 
   /** One map holds both. */
@@ -117,11 +166,13 @@ export class Maps {
 
   /** Most slots are empty: only the service is looked at until one is not. */
   #backends(): HeldBackend[] {
-    const bytes = this.memory('backends');
-    const words = wordsOf(bytes);
     const held: HeldBackend[] = [];
-    for (let id = 1; (id + 1) * BACKEND_WORDS <= words.length; id++) {
-      if (words[id * BACKEND_WORDS + SERVICE_WORD] !== 0) held.push(fromBackend(id, backendCodec.read(bytes, id * backendCodec.size)));
+    for (const { offset, bytes } of this.stretches('backends')) {
+      const words = wordsOf(bytes);
+      for (let at = 0; at < words.length; at += BACKEND_WORDS) {
+        const id = (offset / 4 + at) / BACKEND_WORDS;
+        if (words[at + SERVICE_WORD] !== 0 && id !== 0) held.push(fromBackend(id, backendCodec.read(bytes, 4 * at)));
+      }
     }
     return held;
   }

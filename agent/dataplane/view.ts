@@ -73,8 +73,8 @@ export class View {
 
   /** Flows and sockets that chose this backend since its slot was filled. */
   connections(backend: number): number {
-    const bytes = this.#maps.memory('backends');
-    return Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(backend * backendCodec.size + backendCodec.offsets.connections, true));
+    const bytes = this.#maps.from('backends', backend * backendCodec.size);
+    return Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(backendCodec.offsets.connections, true));
   }
 
   /** Connected sockets that have this backend now. */

@@ -45,21 +45,20 @@ function executeRun(maps: Maps, run: readonly Write[]): void {
       return;
     }
     case 'backend.put':
-      for (const { backend } of all('backend.put')) backendCodec.write(toBackend(backend), maps.memory('backends'), backend.id * backendCodec.size);
+      for (const { backend } of all('backend.put')) backendCodec.write(toBackend(backend), maps.from('backends', backend.id * backendCodec.size));
       return;
     case 'backend.flags':
       // One byte: the kernel counts connections in the same slot meanwhile.
-      for (const { backend } of all('backend.flags'))
-        maps.memory('backends')[backend.id * backendCodec.size + backendCodec.offsets.flags] = backendFlags(backend);
+      for (const { backend } of all('backend.flags')) maps.from('backends', backend.id * backendCodec.size)[backendCodec.offsets.flags] = backendFlags(backend);
       return;
     case 'backend.clear':
       for (const { id } of all('backend.clear')) {
-        maps.memory('backends').fill(0, id * backendCodec.size, (id + 1) * backendCodec.size);
+        maps.from('backends', id * backendCodec.size).fill(0, 0, backendCodec.size);
         forgetSockets(maps, id);
       }
       return;
     case 'ring.write':
-      for (const { base, slots } of all('ring.write')) maps.ring.set(slots, base);
+      for (const { base, slots } of all('ring.write')) maps.writeRing(base, slots);
       return;
     case 'address.put':
       return putAddresses(

@@ -179,6 +179,17 @@ describe('a mapped array', () => {
     expect(words[4]).toBe(99);
   });
 
+  test('can be a part of it, on pages', () => {
+    const part = new Uint32Array(native.mapMmap(fd('memory'), 4096, 100));
+    expect(part.byteLength).toBe(4096);
+    part[0] = 55;
+    expect(read(4096 / 16)[0]).toBe(55);
+    expect(native.mapMmap(fd('memory'), 4096).byteLength).toBe(2 * 4096);
+    expect(() => native.mapMmap(fd('memory'), 100)).toThrow('offset must be a multiple of 4096, not 100');
+    expect(() => native.mapMmap(fd('memory'), 3 * 4096)).toThrow('offset must be a whole number from 0 to 12287');
+    expect(() => native.mapMmap(fd('memory'), 4096, 2 * 4096 + 1)).toThrow('length must be a whole number from 1 to 8192');
+  });
+
   test('stays when the descriptor is closed', () => {
     const copy = native.dup(fd('memory'));
     const words = new Uint32Array(native.mapMmap(copy));

@@ -5,9 +5,9 @@ import native from '../../native/index.js';
 
 const residentOfFiles = (): number => Number(/RssFile:\s+(\d+) kB/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024;
 
-test('releaseCode takes the pages of files out of what is resident, and no more than it says', () => {
+test('releaseMemory takes the pages of files out of what is resident, and no more than it says', () => {
   const before = residentOfFiles();
-  const released = native.releaseCode();
+  const released = native.releaseMemory();
   const after = residentOfFiles();
   expect(released).toBeGreaterThan(5 << 20);
   expect(released).toBeLessThanOrEqual(before);
@@ -15,7 +15,7 @@ test('releaseCode takes the pages of files out of what is resident, and no more 
 });
 
 test('code that was let go of is there when it is called again', () => {
-  native.releaseCode();
+  native.releaseMemory();
   expect(new Intl.DateTimeFormat('de-DE', { month: 'long', timeZone: 'UTC' }).format(0)).toBe('Januar');
   expect(native.interfaces().some(({ loopback }) => loopback)).toBe(true);
   expect(JSON.parse(JSON.stringify([...'maglane'].map((letter) => letter.codePointAt(0))))).toHaveLength(7);
