@@ -80,6 +80,29 @@ describe.each(['IPv4', 'IPv6'])('%s', (family) => {
     }
   });
 
+  test(`a Service of ${family} alone, then of both families, then alone again`, async () => {
+    const both = ['IPv4', 'IPv6'];
+    const web = await world.expose('families', { type: 'NodePort', ports: PORTS, ipFamilyPolicy: 'SingleStack', ipFamilies: [family] }, ...endpoints);
+    const alone = web.clusterIP('http');
+    expect(alone).toEqual(clusterIP(web, 'http'));
+    expect(alone).toHaveLength(1);
+    await expectReached([caller, world.nodeB], either(web, 'http'), endpoints);
+    await expectReached(world.client, nodePort(web, 'http'), endpoints);
+    const foreign = web.nodePort([world.nodeA, world.nodeB], 'http').filter((target) => own([target]).length === 0);
+    await expectNobody([caller, world.client], foreign);
+
+    await web.change({ spec: { ipFamilyPolicy: 'RequireDualStack', ipFamilies: [family, ...both.filter((other) => other !== family)] } });
+    expect(web.clusterIP('http')).toHaveLength(2);
+    await expectReached([caller, world.nodeB], [...web.clusterIP('http'), ...web.clusterIP('udp')], endpoints);
+    await expectReached([caller, world.client], [...foreign, ...nodePort(web, 'http')], endpoints);
+
+    const second = web.clusterIP('http').slice(1);
+    await web.change({ spec: { ipFamilyPolicy: 'SingleStack', ipFamilies: [family], clusterIPs: alone.map(({ address }) => address) } });
+    await expectNobody(caller, second);
+    await expectNobody([caller, world.client], foreign);
+    await expectReached([caller, world.nodeB], either(web, 'http'), endpoints);
+  });
+
   test(`basic nodePort: udp, ${family}`, () => expectReached(world.client, nodePort(steady, 'udp'), endpoints));
 
   test(`large requests: http, ${family}`, async () => {
