@@ -21,7 +21,7 @@ import { SourceRanges } from './ranges.ts';
 import { endpointOf, frontendKey, isSameFrontend, isSameService, onlyHeld, recordOf, SETS, tableOf } from './records.ts';
 import type { SetName } from './records.ts';
 import type { Placement } from './sets.ts';
-import { NOWHERE, Sets } from './sets.ts';
+import { NOBODY, NOWHERE, Sets } from './sets.ts';
 import { Slots } from './slots.ts';
 
 export type { Plan, Retired } from './draft.ts';
@@ -280,7 +280,7 @@ export class Planner {
 
   #addService(desired: DesiredService): Entry {
     const service = { ...recordOf(desired), id: this.#serviceIds.take(), cluster: NOWHERE, local: NOWHERE };
-    const entry: Entry = { service, frontends: new Set(), backends: new Map(), members: { cluster: new Uint32Array(), local: new Uint32Array() } };
+    const entry: Entry = { service, frontends: new Set(), backends: new Map(), members: { cluster: NOBODY, local: NOBODY } };
     this.#services.set(desired.key, entry);
     return entry;
   }

@@ -13,6 +13,8 @@ import { RingAllocator } from './ring.ts';
 
 /** A set without members. */
 export const NOWHERE: SetRegion = { base: 0, count: 0, table: 0 };
+/** Its members: one array for all, as most Local sets are empty. */
+export const NOBODY = new Uint32Array();
 
 /** Where a set will lie; `ids` undefined: where it lies already. */
 export interface Placement {
@@ -97,7 +99,7 @@ export class Sets {
   /** Plans a set where `place` has found room; its members have their slots. The service record is the caller's. */
   write(entry: Entry, set: SetName, { region, ids }: Placement, draft: Draft): void {
     if (ids === undefined) return;
-    const members = Uint32Array.from(ids, (endpoint) => entry.backends.get(endpoint)?.id ?? 0);
+    const members = ids.length === 0 ? NOBODY : Uint32Array.from(ids, (endpoint) => entry.backends.get(endpoint)?.id ?? 0);
     this.retire(entry.service[set], draft);
     entry.members[set] = members;
     if (members.length === 0) return;
