@@ -62,7 +62,7 @@ export class AgentRig implements AsyncDisposable {
   static async start(): Promise<AgentRig> {
     await using stack = new AsyncDisposableStack();
     const lab = stack.use(await Lab.create({ nodes: 3, podAttach: 'ptp' }));
-    const plane = stack.use(await ControlPlane.start({ host: lab.control }));
+    const plane = stack.use(await ControlPlane.start({ host: lab.control, parent: lab.folder }));
     const api = stack.use(await Api.start(plane, lab.control));
     await plane.apply(...lab.nodes.map(({ name, addresses }, n) => objects.node(name, addresses, podCidrs(n + 1))));
     const [front, peer, back] = lab.nodes as [LabNode, LabNode, LabNode];

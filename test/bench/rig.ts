@@ -65,7 +65,7 @@ export class Rig implements AsyncDisposable {
   static async start(): Promise<Rig> {
     await using stack = new AsyncDisposableStack();
     const lab = stack.use(await Lab.create({ nodes: 2 * VARIANTS.length, podAttach: 'ptp' }));
-    const plane = stack.use(await ControlPlane.start({ host: lab.control }));
+    const plane = stack.use(await ControlPlane.start({ host: lab.control, parent: lab.folder }));
     const api = stack.use(await Api.start(plane, lab.control));
     await plane.apply(...lab.nodes.map(({ name, addresses }, n) => objects.node(name, addresses.slice(0, 1), podCidrs(n + 1).slice(0, 1))));
     await setUp(lab.client);

@@ -36,7 +36,7 @@ export class Cluster implements AsyncDisposable {
   static async start(options: readonly string[] = []): Promise<Cluster> {
     const lab = await Lab.create();
     try {
-      const plane = await ControlPlane.start({ host: lab.control });
+      const plane = await ControlPlane.start({ host: lab.control, parent: lab.folder });
       try {
         await plane.apply(...lab.nodes.map(({ name, addresses }, n) => objects.node(name, addresses, podCidrs(n + 1))));
         const kubeconfig = await plane.agentKubeconfig();

@@ -19,7 +19,7 @@ let api: Api;
 
 beforeAll(async () => {
   lab = stack.use(await Lab.create());
-  plane = stack.use(await ControlPlane.start({ host: lab.control }));
+  plane = stack.use(await ControlPlane.start({ host: lab.control, parent: lab.folder }));
   api = stack.use(await Api.start(plane, lab.control));
   await plane.apply(...lab.nodes.map(({ name, addresses }, n) => node(name, addresses, podCidrs(n + 1))));
   // One with every kind of chain that there is: cluster, local, external, firewall, affinity; and one without endpoints.

@@ -15,7 +15,7 @@ let theirs: LabNode;
 
 beforeAll(async () => {
   const lab = stack.use(await Lab.create());
-  plane = stack.use(await ControlPlane.start({ host: lab.control }));
+  plane = stack.use(await ControlPlane.start({ host: lab.control, parent: lab.folder }));
   [ours, theirs] = [lab.node('node-a'), lab.node('node-b')];
   await plane.apply(...lab.nodes.map(({ name, addresses }, n) => node(name, addresses, podCidrs(n + 1))));
   const dual = { ipFamilyPolicy: 'RequireDualStack', ipFamilies: ['IPv4', 'IPv6'] };

@@ -18,7 +18,7 @@ let theirs: LabNode;
 
 beforeAll(async () => {
   const lab = stack.use(await Lab.create());
-  const plane = stack.use(await ControlPlane.start({ host: lab.control }));
+  const plane = stack.use(await ControlPlane.start({ host: lab.control, parent: lab.folder }));
   api = stack.use(await Api.start(plane, lab.control));
   [ours, theirs] = [lab.node('node-a'), lab.node('node-b')];
   await plane.apply(...lab.nodes.map(({ name, addresses }, n) => node(name, addresses, podCidrs(n + 1))));

@@ -23,7 +23,7 @@ let kubeProxy: KubeProxy;
 beforeAll(async () => {
   // Routed: on a bridge, a pod that meets itself would need hairpin mode.
   lab = stack.use(await Lab.create({ podAttach: 'ptp' }));
-  const plane = stack.use(await ControlPlane.start({ host: lab.control }));
+  const plane = stack.use(await ControlPlane.start({ host: lab.control, parent: lab.folder }));
   api = stack.use(await Api.start(plane, lab.control));
   const here = lab.node('node-a');
   await plane.apply(node(here.name, here.addresses, podCidrs(1)));

@@ -71,7 +71,7 @@ export class Rig implements AsyncDisposable {
   static async start(setup: Setup): Promise<Rig> {
     await using stack = new AsyncDisposableStack();
     const lab = stack.use(await Lab.create({ nodes: 2 }));
-    const plane = stack.use(await ControlPlane.start({ host: lab.control }));
+    const plane = stack.use(await ControlPlane.start({ host: lab.control, parent: lab.folder }));
     const api = stack.use(await Api.start(plane, lab.control));
     const [ours, theirs] = lab.nodes as readonly [LabNode, LabNode];
     // Nobody asks for these by ARP: they are reached through each node's own address, if at all.

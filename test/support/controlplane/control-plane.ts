@@ -7,7 +7,6 @@
  */
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { KeyPair } from './certificates.ts';
 import { Authority, signingKey } from './certificates.ts';
@@ -17,6 +16,8 @@ import type { KubernetesObject } from './objects.ts';
 export interface ControlPlaneInit {
   /** Where it runs: a host of the lab, on the nodes' network. Its first address, IPv4, is the API server's. */
   readonly host: ControlHost;
+  /** Where its folder is made: the lab's, which goes with the lab however this process ends. */
+  readonly parent: string;
   /** As kube-apiserver's --service-cluster-ip-range. @default "10.96.0.0/16,fd00:96::/112" */
   readonly serviceCidrs?: string;
 }
@@ -44,14 +45,12 @@ export class ControlPlane implements AsyncDisposable {
   readonly #etcd: Component;
   readonly #api: Component;
   readonly #controllers: Component;
-  readonly #removeFolder = (): void => rmSync(this.folder, { recursive: true, force: true });
 
   private constructor(init: Required<ControlPlaneInit>, folder: string, pki: Pki) {
     const [address = ''] = init.host.addresses;
     this.url = `https://${address}:6443`;
     this.folder = folder;
     this.#host = init.host;
-    process.once('exit', this.#removeFolder);
     this.binaries = binaries();
     this.adminKubeconfig = this.#kubeconfig('admin', pki, { 'client-certificate': pki.admin.certificate, 'client-key': pki.admin.key });
     const manager = this.#kubeconfig('manager', pki, { 'client-certificate': pki.manager.certificate, 'client-key': pki.manager.key });
@@ -101,7 +100,7 @@ export class ControlPlane implements AsyncDisposable {
    * not set, or with the last words of the component that failed; nothing is left running then.
    */
   static async start({ serviceCidrs = '10.96.0.0/16,fd00:96::/112', ...init }: ControlPlaneInit): Promise<ControlPlane> {
-    const folder = mkdtempSync(join(tmpdir(), 'maglane-control-'));
+    const folder = mkdtempSync(join(init.parent, 'control-'));
     try {
       const pki = await makePki(folder, init.host.addresses);
       const plane = new ControlPlane({ ...init, serviceCidrs }, folder, pki);
@@ -124,8 +123,7 @@ export class ControlPlane implements AsyncDisposable {
   /** Stops everything and removes its files. */
   async stop(): Promise<void> {
     for (const component of [this.#controllers, this.#api, this.#etcd]) await component.stop();
-    process.off('exit', this.#removeFolder);
-    this.#removeFolder();
+    rmSync(this.folder, { recursive: true, force: true });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
