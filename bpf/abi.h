@@ -208,6 +208,21 @@ struct flow_filter {
 	__u64 bits[FLOW_FILTER_WORDS];
 };
 
+/* Which datagram a fragment is a part of (RFC 791, 3.2; RFC 8200, 4.5). */
+struct fragment_key {
+	struct addr saddr;
+	struct addr daddr;
+	__be32 id;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+/* What its first fragment says of the others. */
+struct fragment_ports {
+	__be16 sport;
+	__be16 dport;
+};
+
 /* What this CPU has sent of the errors that routers make, in one second of the coarse monotonic clock. */
 struct icmp_budget {
 	__u32 second;

@@ -16,14 +16,18 @@
 /* Room for all headers of any sensible packet; what has more stays unparsed. */
 #define HEADERS 192
 
+/* What is no longer than this fits everywhere (RFC 791, 3.1). */
+#define FITS 576
+
 static __noinline int skb_parse(struct __sk_buff *skb, struct packet *p)
 {
 	enum parsed parsed = parse((void *)(long)skb->data, (void *)(long)skb->data_end, p, HOOK_TC);
 
-	if (p->fragment && parsed == PARSED_TUPLE)
-		return PARSED_LATER;
+	/* SCTP's sum is of all fragments together: the first alone does not tell how to change it. */
+	if (p->fragment && p->kind == KIND_SCTP)
+		return PARSED_OTHER;
 	/* Many segments in one: each of them is to fit where this leaves. SCTP's are of any size. */
-	if (skb->gso_size && parsed == PARSED_TUPLE)
+	if (parsed == PARSED_TUPLE && (p->l3_len > FITS || !p->l3_len) && skb->gso_size)
 		p->l3_len = p->l4_len ? p->l4 - p->l3 + p->l4_len + skb->gso_size : 0;
 	return parsed;
 }
@@ -82,8 +86,8 @@ static __always_inline long skb_write_v6(struct __sk_buff *skb, const struct pac
 }
 
 /* Turns the packet into `to`, `hops` further. 0: it could not be done, or not all of it. */
-static __noinline int skb_rewrite(struct __sk_buff *skb, const struct packet *p,
-				  const struct tuple *to, __u8 hops)
+static __always_inline int skb_rewrite(struct __sk_buff *skb, const struct packet *p,
+				       const struct tuple *to, __u8 hops)
 {
 	int udp = p->tuple.proto == IPPROTO_UDP;
 	/* A UDP checksum of 0 means that there is none: keep it, and make none. */

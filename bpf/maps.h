@@ -93,6 +93,14 @@ struct {
 	__type(value, struct flow_filter);
 } flow_filter SEC(".maps");
 
+/* packets write and read: datagrams on their way, of which a later one pushes out the oldest. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment_ports);
+} fragments SEC(".maps");
+
 /* packets write and read. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -23,7 +23,7 @@ enum kind {
 	KIND_PLAIN = 0, /* a TCP or UDP header */
 	KIND_SCTP,
 	KIND_ERROR, /* the packet that an ICMP error quotes: the tuple is that of its answers */
-	KIND_LATER, /* what the first fragment of the datagram said: this one has no ports */
+	KIND_LATER, /* what the first fragment of its datagram said: this one has no ports */
 };
 
 enum fragment {

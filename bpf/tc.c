@@ -9,59 +9,85 @@
 #include "count.h"
 #include "ctx_tc.h"
 #include "echo.h"
+#include "fragment.h"
 #include "icmp.h"
 #include "icmp_error.h"
 #include "sctp.h"
 
-/* Turns the packet into v->to, one hop further if it is sent. 0: it could not be done, or not all of it. */
-static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *p, const struct verdict *v)
+/* Lets a packet go that has become v->to. Returns a tc action. */
+static __always_inline int skb_leave(struct __sk_buff *skb, const struct verdict *v)
+{
+	if (v->action == ACTION_SEND)
+		return skb_send(skb, &v->route);
+	return v->action == ACTION_INJECT ? skb_inject(skb, &v->route) : TC_ACT_UNSPEC;
+}
+
+static __always_inline int is_rewrite(const struct verdict *v)
+{
+	return v->action == ACTION_REWRITE || v->action == ACTION_SEND || v->action == ACTION_INJECT;
+}
+
+/* What becomes of most packets: they pass or are dropped, or are rewritten, and plain. Returns a tc action. */
+static __noinline int skb_carry_out(struct __sk_buff *skb, const struct packet *p, const struct verdict *v)
+{
+	if (is_rewrite(v) && skb_rewrite(skb, p, &v->to, v->action == ACTION_SEND))
+		return skb_leave(skb, v);
+	return v->action == ACTION_PASS ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+}
+
+/* Turns a later fragment into a part of what its first one has become. 0: it could not be done. */
+__noinline int skb_rewrite_later(struct __sk_buff *skb, const struct packet *p, const struct tuple *to, __u8 hops)
+{
+	if (!p || !to)
+		return 0;
+	if (p->v4)
+		return !skb_write_v4(skb, p, to, csum_addresses(&p->tuple, to), hops);
+	return !skb_write_v6(skb, p, to, hops);
+}
+
+static __always_inline int rewrite_exotic(struct __sk_buff *skb, const struct packet *p, const struct verdict *v)
 {
 	int hops = v->action == ACTION_SEND;
 
 	switch (p->kind) {
-	case KIND_PLAIN:
-		return skb_rewrite(skb, p, &v->to, hops);
 	case KIND_SCTP:
 		return skb_rewrite_sctp(skb, p, &v->to, hops);
 	case KIND_ERROR:
 		return skb_rewrite_error(skb, p, &v->to, hops);
 	default:
-		return 0;
+		return skb_rewrite_later(skb, p, &v->to, hops);
 	}
 }
 
-/* Carries a verdict out, as a tc action. What the kernel refuses becomes a drop. */
-static __noinline int skb_carry_out(struct __sk_buff *skb, const struct packet *p,
-				    struct verdict *v)
+/* The rest: packets that are rewritten, but not plain, and those that are answered. Apart, for its need of stack. Returns a tc action. */
+static __noinline int skb_carry_out_exotic(struct __sk_buff *skb, const struct packet *p, const struct verdict *v)
 {
-	int action = TC_ACT_SHOT;
+	if (v->action == ACTION_REJECT)
+		return skb_reject(skb, p, v);
+	if (v->action == ACTION_ECHO)
+		return skb_echo(skb, p);
+	return rewrite_exotic(skb, p, v) ? skb_leave(skb, v) : TC_ACT_SHOT;
+}
 
-	switch (v->action) {
-	case ACTION_PASS:
-		return TC_ACT_UNSPEC;
-	case ACTION_REWRITE:
-	case ACTION_SEND:
-	case ACTION_INJECT:
-		if (!rewrite(skb, p, v))
-			break;
-		if (v->action == ACTION_SEND)
-			action = skb_send(skb, &v->route);
-		else
-			action = v->action == ACTION_INJECT ? skb_inject(skb, &v->route) : TC_ACT_UNSPEC;
-		break;
-	case ACTION_REJECT:
-		if (is_routers_error(v) && !may_send_error())
-			return TC_ACT_SHOT;
-		action = skb_reject(skb, p, v);
-		break;
-	case ACTION_ECHO:
-		action = skb_echo(skb, p);
-		break;
-	default:
-		return TC_ACT_SHOT;
-	}
-	if (action == TC_ACT_SHOT)
+static __always_inline int is_exotic(const struct packet *p, const struct verdict *v)
+{
+	return is_rewrite(v) ? p->kind != KIND_PLAIN : v->action == ACTION_REJECT || v->action == ACTION_ECHO;
+}
+
+/* Carries a verdict out and counts it. What the kernel refuses becomes a drop. Returns a tc action. */
+static __always_inline int conclude(struct __sk_buff *skb, const struct packet *p, struct verdict *v)
+{
+	__u64 bytes = skb->len;
+	int action;
+
+	if (v->action == ACTION_REJECT && is_routers_error(v) && !may_send_error())
+		v->action = ACTION_DROP;
+	if (p->fragment == FRAGMENT_FIRST && is_rewrite(v))
+		note_ports(p);
+	action = is_exotic(p, v) ? skb_carry_out_exotic(skb, p, v) : skb_carry_out(skb, p, v);
+	if (action == TC_ACT_SHOT && v->action != ACTION_DROP)
 		v->why = REASON_DROP_WRITE;
+	count(v->why, bytes);
 	return action;
 }
 
@@ -93,21 +119,19 @@ static __noinline int settle_icmp(struct __sk_buff *skb, struct packet *p, struc
 /* What comes in by a device: from outside, or from a pod. */
 static __always_inline int come_in(struct __sk_buff *skb, enum sender sender)
 {
-	__u64 bytes = skb->len;
 	struct packet packet = { .sender = sender };
 	struct verdict verdict = {};
 	enum parsed parsed = skb_read(skb, &packet);
-	int action;
 
 	if (parsed == PARSED_PORTLESS && settle_icmp(skb, &packet, &verdict, 1))
+		;
+	else if (parsed == PARSED_LATER && recall_ports(&packet) && accompany(skb, &packet, &verdict))
 		;
 	else if (has_tuple(parsed))
 		serve(skb, &packet, &verdict);
 	else
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
-	action = skb_carry_out(skb, &packet, &verdict);
-	count(verdict.why, bytes);
-	return action;
+	return conclude(skb, &packet, &verdict);
 }
 
 /* From outside, or out of a tunnel. */
@@ -128,14 +152,15 @@ int mg_pod_ingress(struct __sk_buff *skb)
 SEC("tc")
 int mg_tc_egress(struct __sk_buff *skb)
 {
-	__u64 bytes = skb->len;
 	struct packet packet = { .sender = SENDER_NODE };
 	struct verdict verdict = {};
 	enum parsed parsed = skb_read(skb, &packet);
 	int own = skb->ingress_ifindex == 0; /* it came in by no device */
-	int action;
 
-	if (!has_tuple(parsed))
+	if (parsed == PARSED_LATER && recall_ports(&packet) &&
+	    (answer(&packet, &verdict) || (own && accompany(skb, &packet, &verdict))))
+		;
+	else if (!has_tuple(parsed))
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
 	else if (parsed == PARSED_PORTLESS && settle_icmp(skb, &packet, &verdict, own))
 		;
@@ -147,28 +172,24 @@ int mg_tc_egress(struct __sk_buff *skb)
 		decide(&verdict, ACTION_DROP, REASON_DROP_NO_FLOW);
 	else
 		serve(skb, &packet, &verdict);
-	action = skb_carry_out(skb, &packet, &verdict);
-	count(verdict.why, bytes);
-	return action;
+	return conclude(skb, &packet, &verdict);
 }
 
 /* What is on its way to a pod of this node: answers. */
 SEC("tc")
 int mg_pod_egress(struct __sk_buff *skb)
 {
-	__u64 bytes = skb->len;
 	struct packet packet = {};
 	struct verdict verdict = {};
 	enum parsed parsed = skb_read(skb, &packet);
-	int action;
 
 	if (parsed == PARSED_PORTLESS)
 		skb_read_error(skb, &packet);
-	if (!has_tuple(parsed))
+	if (parsed == PARSED_LATER && recall_ports(&packet) && answer(&packet, &verdict))
+		;
+	else if (!has_tuple(parsed))
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
 	else if (!answer(&packet, &verdict))
 		decide(&verdict, ACTION_PASS, REASON_FOREIGN);
-	action = skb_carry_out(skb, &packet, &verdict);
-	count(verdict.why, bytes);
-	return action;
+	return conclude(skb, &packet, &verdict);
 }

@@ -307,9 +307,9 @@ export class PacketLab {
     return Array.from({ length: count }, (_, at) => affinityCodec.read(values, at * affinityCodec.size).backend);
   }
 
-  /** Removes every frontend, flow, affinity and source range, and what is said of the node; all errors may be sent again. */
+  /** Removes every frontend, flow, affinity, source range and fragment, and what is said of the node; all errors may be sent again. */
   clear(): void {
-    for (const map of ['frontends', 'flows', 'affinity', 'source_ranges']) {
+    for (const map of ['frontends', 'flows', 'affinity', 'source_ranges', 'fragments']) {
       const { keys, count } = native.mapEntries(this.#fd(map));
       native.mapDeleteBatch(this.#fd(map), keys, count);
     }

@@ -109,7 +109,7 @@ describe.each(HOOKS)('headers at %s', (hook) => {
     expect(await bench.run(hook, request)).toMatchObject({ reason: 'NEW_LOCAL', data: buildPacket(requestOut) });
   });
 
-  it('leaves alone what it does not follow: too many extensions, a routing header on its way, fragments', async () => {
+  it('leaves alone what it does not follow: too many extensions, a routing header on its way, fragments without their first', async () => {
     serveOn(bench, 'udp', IP[6].vip, [{ at: IP[6].local, local: true }]);
     serveOn(bench, 'udp', IP[4].vip, [{ at: IP[4].local, local: true }]);
     const [v4, v6] = [conversation(4, 'udp').request, conversation(6, 'udp').request];
@@ -118,9 +118,7 @@ describe.each(HOOKS)('headers at %s', (hook) => {
     const cases: readonly [string, PacketSpec][] = [
       [other, { ...v6, extensions: Array.from({ length: 7 }, () => options) }],
       ['FOREIGN', { ...v6, extensions: [{ type: 43, body: [4, 1, 0, 0, 0, 0] }] }],
-      [fragment, { ...v6, extensions: [{ type: 44, body: [0, 1, 0, 0, 0, 9] }] }],
       [fragment, { ...v6, extensions: [{ type: 44, body: [1, 0, 0, 0, 0, 9] }] }],
-      [fragment, { ...v4, fragment: { offset: 0, more: true } }],
       [fragment, { ...v4, fragment: { offset: 100, more: false } }],
     ];
     for (const [reason, packet] of cases) expect(await bench.run(hook, packet)).toMatchObject({ action: 'pass', reason, data: buildPacket(packet) });

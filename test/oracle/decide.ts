@@ -67,7 +67,9 @@ function reject(one: Case, reason: string): Expected {
   const { hook, packet } = one;
   if (hook === 'xdp') return pass('TO_TC');
   const quote = packet.l4 - packet.l3 + ({ [TCP]: 20, [SCTP]: 12 }[packet.tuple.proto] ?? 8);
-  return packet.tagged || packet.isError || quote > QUOTE_MAX ? drop('DROP_WRITE') : { action: 'reject', reason, error: errorOf(one, reason) };
+  return packet.tagged || packet.isError || packet.fragment?.isFirst === false || quote > QUOTE_MAX
+    ? drop('DROP_WRITE')
+    : { action: 'reject', reason, error: errorOf(one, reason) };
 }
 
 /** From the address that was asked; from the node itself where it is a mere router, but never to itself. */
@@ -85,12 +87,12 @@ export function decide(world: World, conntrack: Conntrack, seen: Seen, remember:
   const { packet, hook } = seen;
   if (packet === 'not ip') return pass('NOT_IP');
   if (packet === 'broken') return pass('UNPARSED');
-  if (packet === 'fragment') return pass('FRAGMENT');
   if (packet === 'elsewhere') return pass('FOREIGN');
   if (packet === 'exotic') return pass('TO_TC');
-  // The first fragment alone would be torn off the others; a datagram without ports is nobody's to translate.
-  if (packet.isFirst && isPorted(packet)) return pass('FRAGMENT');
   const one: Case = { ...seen, packet, world, conntrack, remember };
+  if (packet.fragment?.isFirst === false) return later(one);
+  // Its sum is over the whole datagram, so that the first fragment does not tell how to change it.
+  if (packet.fragment !== undefined && packet.tuple.proto === SCTP) return pass('FOREIGN');
   const icmp = settleIcmp(one);
   if (icmp !== undefined) return icmp;
   if (hook === 'podEgress') return answer(one) ?? pass('FOREIGN');
@@ -98,7 +100,21 @@ export function decide(world: World, conntrack: Conntrack, seen: Seen, remember:
   return serve(one);
 }
 
-const isPorted = ({ tuple }: Parsed): boolean => [TCP, UDP, SCTP].includes(tuple.proto);
+/** What tells the fragments of one datagram from those of others. */
+export const datagramOf = ({ tuple: { saddr, daddr, proto }, fragment }: Parsed): string => `${proto} ${saddr} ${daddr} ${fragment?.id}`;
+
+/** A fragment that is not the first: it goes with the flow of its datagram, whose ports the first one told. */
+function later(one: Case): Expected {
+  const { hook, world, isOwn, packet } = one;
+  const ports = world.fragments.get(datagramOf(packet));
+  if (ports === undefined) return pass('FRAGMENT');
+  const whole = { ...packet, tuple: { ...packet.tuple, ...ports } };
+  const about = { ...one, packet: whole };
+  const back = hook === 'egress' || hook === 'podEgress' ? answer(about) : undefined;
+  const settled = back ?? (hook === 'podEgress' || (hook === 'egress' && !isOwn) ? undefined : accompany(about));
+  if (settled === undefined) return pass('FRAGMENT');
+  return settled.to === undefined ? settled : { ...settled, of: whole };
+}
 
 /** Pings of virtual IPs, and errors about the packets of flows, which go with the answers of those; undefined: it is neither. */
 function settleIcmp(one: Case): Expected | undefined {
@@ -112,8 +128,8 @@ function settleIcmp(one: Case): Expected | undefined {
   return settled?.to === undefined ? settled : { ...settled, of: error };
 }
 
-function isAnsweredPing({ frame, world, packet: { tuple, v4, l4, isFirst } }: Case): boolean {
-  if (isFirst || tuple.proto !== (v4 ? ICMP4 : ICMP6) || frame[l4] !== (v4 ? 8 : 128)) return false;
+function isAnsweredPing({ frame, world, packet: { tuple, v4, l4, fragment } }: Case): boolean {
+  if (fragment !== undefined || tuple.proto !== (v4 ? ICMP4 : ICMP6) || frame[l4] !== (v4 ? 8 : 128)) return false;
   const whole = world.frontends.get(frontendText({ addr: tuple.daddr, port: 0, proto: 0 }))?.value;
   return whole !== undefined && has4(whole, FrontendFlag.PING);
 }

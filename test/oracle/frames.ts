@@ -23,6 +23,8 @@ export interface Ends {
 const be16 = (value: number): number[] => [(value >> 8) & 255, value & 255];
 /** BPF_PROG_TEST_RUN takes no skb that is shorter than the IP header its Ethernet type promises. */
 const LEAST = 14 + 40;
+/** Identifications: few, so that fragments meet their likes. */
+const DATAGRAMS = [1, 2, 3] as const;
 const EXTENSIONS = [0, 60, 43, 44, 51, 135] as const;
 
 /** A frame between these ends, of the protocol given, with whatever else chance decides. `quote`: what an ICMP error quotes. */
@@ -118,7 +120,7 @@ function ipv4(random: Random, proto: number, saddr: readonly number[], daddr: re
     (version << 4) | ihl,
     random.below(256),
     ...be16(length),
-    ...random.bytes(2),
+    ...be16(random.pick(DATAGRAMS)),
     ...be16(fragment),
     ttl,
     proto,
@@ -143,7 +145,7 @@ function ipv6(random: Random, proto: number, saddr: readonly number[], daddr: re
 
 /** RFC 8200, 4: hop-by-hop and destination options, routing, fragment, and two that nobody here follows. */
 function extension(random: Random, type: number, next: number): number[] {
-  if (type === 44) return [next, 0, ...be16(random.pick([0, 0, 1, 8, 0xfff9, random.below(65536)])), ...random.bytes(4)];
+  if (type === 44) return [next, 0, ...be16(random.pick([0, 0, 1, 8, 0xfff9, random.below(65536)])), 0, 0, ...be16(random.pick(DATAGRAMS))];
   const units = random.below(3);
   const body = random.bytes(6 + 8 * units);
   if (type === 43 && !random.once(3)) body[1] = 0; // segments left

@@ -143,7 +143,7 @@ export class Kernel {
 
   /** Makes the maps hold this world and nothing else. */
   load(world: World): void {
-    for (const map of ['frontends', 'services', 'flows', 'affinity', 'source_ranges']) this.#clear(map);
+    for (const map of ['frontends', 'services', 'flows', 'affinity', 'source_ranges', 'fragments']) this.#clear(map);
     const ring: number[] = [];
     const place = ({ members, table }: { readonly members: readonly number[]; readonly table: readonly number[] }) => {
       const base = ring.length;

@@ -21,8 +21,8 @@ export interface Parsed {
   readonly tagged: boolean;
   /** TCP's, or what a chunk of SCTP means in TCP's words; else 0. */
   readonly flags: number;
-  /** The first fragment of a datagram: it has the ports. */
-  readonly isFirst: boolean;
+  /** Of a datagram in fragments: the first has the ports, and a later one 0 for them. */
+  readonly fragment?: { readonly id: string; readonly isFirst: boolean };
   /** Of an ICMP error that is read as an answer to what it quotes: where that packet's ports stand. */
   readonly quotedL4?: number;
   /** An error of ICMP or ICMPv6: nobody answers that with another (RFC 1122, 3.2.2; RFC 4443, 2.4). */
@@ -30,7 +30,7 @@ export interface Parsed {
 }
 
 /** exotic: for tc to look at, where XDP does not. */
-export type Unparsed = 'not ip' | 'broken' | 'elsewhere' | 'fragment' | 'exotic';
+export type Unparsed = 'not ip' | 'broken' | 'elsewhere' | 'exotic';
 
 /** Reads bytes as far as they are there. */
 class Reader {
@@ -76,33 +76,36 @@ function parse4(reader: Reader, tagged: boolean): Parsed | Unparsed {
   const fragment = read16(frame, l3 + 6) & 0x3fff;
   if (fragment !== 0 && reader.isXdp) return 'exotic';
   if (!reader.take(length - 20)) return 'broken';
-  if ((fragment & 0x1fff) !== 0) return 'fragment';
   const base = { saddr: readIp(frame, l3 + 12, 4), daddr: readIp(frame, l3 + 16, 4), proto: frame[l3 + 9] ?? 0 };
-  return transport(reader, { base, v4: true, l3, ttl: frame[l3 + 8] ?? 0, tagged, isFirst: fragment !== 0 }, read16(frame, l3 + 2));
+  return transport(
+    reader,
+    { base, v4: true, l3, ttl: frame[l3 + 8] ?? 0, tagged, ...fragmentOf(fragment & 0x1fff, fragment, frame.subarray(l3 + 4, l3 + 6)) },
+    read16(frame, l3 + 2),
+  );
 }
 
 function parse6(reader: Reader, tagged: boolean): Parsed | Unparsed {
   const { frame, at: l3 } = reader;
   if (!reader.take(40) || (frame[l3] ?? 0) >> 4 !== 6) return 'broken';
   let next = frame[l3 + 6] ?? 0;
-  let isFirst = false;
+  let part: Pick<Parsed, 'fragment'> = {};
   for (let i = 0; i < EXTENSIONS && [0, 43, 44, 60].includes(next); i++) {
     const at = reader.at;
     if (!reader.take(8)) return 'broken';
     if (next === 44) {
       const fragment = read16(frame, at + 2) & 0xfff9;
       if (fragment !== 0 && reader.isXdp) return 'exotic';
-      if (fragment >> 3 !== 0) return 'fragment';
-      isFirst ||= fragment !== 0;
+      if (fragment !== 0) part = fragmentOf(fragment >> 3, fragment, frame.subarray(at + 4, at + 8));
     } else {
       if (next === 43 && frame[at + 3] !== 0) return 'elsewhere';
       if (!reader.take((frame[at + 1] ?? 0) * 8)) return 'broken';
     }
     next = frame[at] ?? 0;
+    if (part.fragment?.isFirst === false) break; // what follows is data
   }
   const base = { saddr: readIp(frame, l3 + 8, 16), daddr: readIp(frame, l3 + 24, 16), proto: next };
   const payload = read16(frame, l3 + 4);
-  return transport(reader, { base, v4: false, l3, ttl: frame[l3 + 7] ?? 0, tagged, isFirst }, payload === 0 ? 0 : payload + 40);
+  return transport(reader, { base, v4: false, l3, ttl: frame[l3 + 7] ?? 0, tagged, ...part }, payload === 0 ? 0 : payload + 40);
 }
 
 interface Network {
@@ -111,8 +114,11 @@ interface Network {
   readonly l3: number;
   readonly ttl: number;
   readonly tagged: boolean;
-  readonly isFirst: boolean;
+  readonly fragment?: { readonly id: string; readonly isFirst: boolean };
 }
+
+const fragmentOf = (offset: number, bits: number, id: Uint8Array): Pick<Parsed, 'fragment'> =>
+  bits === 0 ? {} : { fragment: { id: Buffer.from(id).toString('hex'), isFirst: offset === 0 } };
 
 /** How much of a protocol's header must be there. */
 const HEADS: Readonly<Record<number, number>> = { [TCP]: 20, [UDP]: 8, [SCTP]: 12 };
@@ -124,19 +130,21 @@ const NOT_UPPER = new Set([0, 43, 44, 60]);
 /** @param said the length of the packet from its IP header on, as that says; 0: more than it can say. */
 function transport(reader: Reader, { base, ...network }: Network, said: number): Parsed | Unparsed {
   const { frame, at: l4 } = reader;
+  if (network.fragment?.isFirst === false) return { ...network, said, tuple: { ...base, sport: 0, dport: 0 }, l4, flags: 0, isError: false };
   if (reader.isXdp && base.proto !== TCP && base.proto !== UDP) return 'exotic';
   const ported = base.proto in HEADS;
-  if (NOT_UPPER.has(base.proto)) return 'elsewhere';
+  const isCut = (): boolean => said !== 0 && reader.at > network.l3 + said;
+  if (NOT_UPPER.has(base.proto)) return isCut() ? 'broken' : 'elsewhere';
   let isError = false;
   if (base.proto === (network.v4 ? ICMP4 : ICMP6)) {
     if (!reader.take(8)) return 'broken';
     const type = frame[l4] ?? 0;
     // Router and neighbour discovery are the link's own business.
-    if (!network.v4 && type >= 133 && type <= 137) return 'elsewhere';
+    if (!network.v4 && type >= 133 && type <= 137) return isCut() ? 'broken' : 'elsewhere';
     isError = network.v4 ? [3, 4, 5, 11, 12].includes(type) : type < 128;
   }
   if (!reader.take(HEADS[base.proto] ?? 0)) return 'broken';
-  if (said !== 0 && reader.at > network.l3 + said) return 'broken';
+  if (isCut()) return 'broken';
   const tuple = { ...base, sport: ported ? read16(frame, l4) : 0, dport: ported ? read16(frame, l4 + 2) : 0 };
   const flags = base.proto === TCP ? frame[l4 + 13] : base.proto === SCTP ? SCTP_CHUNKS[frame[l4 + 12] ?? 0] : 0;
   return { ...network, said, tuple, l4, flags: flags ?? 0, isError };

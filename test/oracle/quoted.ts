@@ -18,10 +18,10 @@ interface Quoted {
 
 /** @returns the error as an answer to what it quotes; undefined: it is no error about a packet that can have been translated. */
 export function asAnswer(frame: Uint8Array, packet: Parsed): Parsed | undefined {
-  const { v4, tuple, l3, l4, said, isFirst } = packet;
+  const { v4, tuple, l3, l4, said, fragment } = packet;
   const type = frame[l4] ?? 0;
   const isAbout = v4 ? tuple.proto === ICMP4 && [3, 11, 12].includes(type) : tuple.proto === ICMP6 && type >= 1 && type <= 4;
-  if (!isAbout || isFirst) return undefined;
+  if (!isAbout || fragment !== undefined) return undefined;
   const quoted = v4 ? quoted4(frame, l4 + 8) : quoted6(frame, l4 + 8);
   if (quoted === undefined || ![TCP, UDP, SCTP].includes(quoted.proto) || quoted.saddr !== tuple.daddr) return undefined;
   const end = quoted.l4 + LEAST;

@@ -25,7 +25,7 @@ export function rewritten(frame: Uint8Array, packet: Parsed, to: Tuple, hops: nu
   out.set(addressBytes(to.daddr), destination);
   const ttl = l3 + (v4 ? 8 : 7);
   out[ttl] = (out[ttl] ?? 0) - hops;
-  if ([TCP, UDP, SCTP].includes(tuple.proto)) {
+  if ([TCP, UDP, SCTP].includes(tuple.proto) && packet.fragment?.isFirst !== false) {
     write16(out, l4, to.sport);
     write16(out, l4 + 2, to.dport);
   }
@@ -62,6 +62,7 @@ function checksums(got: Uint8Array, before: Uint8Array, packet: Parsed): Readonl
   const fields = new Map<number, () => string | undefined>();
   if (v4) fields.set(l3 + 10, () => sameSum('the IPv4 header', before, got, l3, l4, []));
   const at = CHECKSUM_AT[tuple.proto];
+  if (packet.fragment?.isFirst === false) return fields;
   if (quotedL4 !== undefined) {
     const quote = l4 + 8;
     const quoted = quotedChecksum(before, packet);

@@ -1,7 +1,7 @@
 /** One world, and packets through it one after the other: what chance sends, what should come of it, what does. */
 import type { Flow, Tuple } from '../../agent/dataplane/generated/abi.ts';
 import { Conntrack } from './conntrack.ts';
-import { decide } from './decide.ts';
+import { datagramOf, decide } from './decide.ts';
 import type { Expected, Seen } from './decide.ts';
 import { ICMP4, ICMP6, randomFrame, SCTP, TCP, UDP } from './frames.ts';
 import type { Hook, Kernel, Run } from './kernel.ts';
@@ -17,6 +17,9 @@ const ACTIONS = {
   xdp: { pass: [2], rewrite: [2], send: [3, 4], inject: [], drop: [1], reject: [2], echo: [] },
   tc: { pass: [0xffffffff], rewrite: [0xffffffff], send: [7], inject: [7], drop: [2], reject: [7], echo: [7] },
 } as const;
+
+/** Reasons of packets that become part of a flow. */
+const TRANSLATED = /^(NEW_|REPLY_)?(LOCAL|REMOTE)$/;
 
 /** The kernel's coarse clock lags by up to a tick: just after a second has begun it may still tell the one before. */
 const LAG_NS = 12_000_000n;
@@ -60,6 +63,8 @@ export class Session {
     const remembered: [string, { backend: number; used: number }][] = [];
     const expected = decide(this.#world, conntrack, seen, (service, client, backend) => remembered.push([`${service} ${client}`, { backend, used: now }]));
     const run = this.#kernel.run(seen, frame, expected.reason);
+    if (typeof packet !== 'string' && packet.fragment?.isFirst === true && TRANSLATED.test(run.reason))
+      this.#world.fragments.set(datagramOf(packet), { sport: packet.tuple.sport, dport: packet.tuple.dport });
     if (second() !== now) {
       // The second changed under way: what the kernel noted may bear either. It is right by definition.
       this.#adopt();

@@ -68,6 +68,8 @@ export interface World {
   /** What the kernel should have learnt by now. */
   readonly flows: Map<string, { readonly key: Tuple; readonly flow: Flow }>;
   readonly affinity: Map<string, { backend: number; used: number }>;
+  /** The ports that first fragments had, by datagramOf(). */
+  readonly fragments: Map<string, Pick<Tuple, 'sport' | 'dport'>>;
 }
 
 export const textOf = ({ saddr, daddr, sport, dport, proto }: Tuple): string => `${proto} ${saddr} ${sport} ${daddr} ${dport}`;
@@ -75,7 +77,15 @@ export const frontendText = ({ addr, port, proto }: FrontendKey): string => `${p
 
 /** Services of both families, each with a cluster IP and perhaps more, with every policy. */
 export function randomWorld(random: Random): World {
-  const world: World = { frontends: new Map(), services: new Map(), backends: new Map(), node: randomNode(random), flows: new Map(), affinity: new Map() };
+  const world: World = {
+    frontends: new Map(),
+    services: new Map(),
+    backends: new Map(),
+    node: randomNode(random),
+    flows: new Map(),
+    affinity: new Map(),
+    fragments: new Map(),
+  };
   for (let id = 1; id <= 16; id++) addService(random, world, id, random.pick(FAMILIES));
   for (const family of FAMILIES) for (const addr of [...PLACES[family].services, ...PLACES[family].balancers]) addAddress(random, world, addr as Address);
   return world;

@@ -32,6 +32,8 @@ export interface PacketSpec {
   readonly extensions?: readonly { readonly type: number; readonly body: readonly number[] }[];
   /** IPv4 fragment offset (in 8 bytes) and "more fragments". */
   readonly fragment?: { readonly offset: number; readonly more: boolean };
+  /** IPv4 identification. */
+  readonly id?: number;
   /** UDP without a checksum. */
   readonly unchecked?: boolean;
   /** Link-layer addresses. @default locally administered ones */
@@ -121,8 +123,7 @@ function ipv4(spec: PacketSpec, saddr: number[], daddr: number[], data: number[]
     (4 << 4) | (length / 4),
     0,
     ...be16(length + data.length),
-    0x12,
-    0x34,
+    ...be16(spec.id ?? 0x1234),
     ...be16(fragment),
     spec.ttl ?? 64,
     protocolNumber(spec.proto, true),
