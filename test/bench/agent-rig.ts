@@ -121,7 +121,8 @@ export class AgentRig implements AsyncDisposable {
   async run(proxy: Proxy): Promise<Running> {
     const node = this.node(proxy);
     if (proxy === 'nftables') {
-      const kubeProxy = await KubeProxy.start({ plane: this.plane, host: node, nodeName: node.name, clusterCidrs: [CLUSTER_CIDR], minSyncPeriod: '1s' });
+      const init = { plane: this.plane, host: node, nodeName: node.name, clusterCidrs: [CLUSTER_CIDR], minSyncPeriod: '1s' };
+      const kubeProxy = await KubeProxy.start({ ...init, ready: false });
       return { pid: kubeProxy.pid, stop: () => kubeProxy.stop() };
     }
     const args = ['--source', 'kubernetes', '--kubeconfig', this.kubeconfig, '--cluster-cidr', CLUSTER_CIDR];

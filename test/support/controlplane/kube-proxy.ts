@@ -19,6 +19,8 @@ export interface KubeProxyInit {
   readonly settings?: object;
   /** Its least time between two syncs. @default '10ms' */
   readonly minSyncPeriod?: string;
+  /** `start` resolves once its rules are there, or as soon as it runs. @default true */
+  readonly ready?: boolean;
 }
 
 export type NftFamily = 'ip' | 'ip6';
@@ -35,7 +37,7 @@ export class KubeProxy implements AsyncDisposable {
     this.#component = new Component({
       name: 'kube-proxy',
       command,
-      ready: () => this.#hasSynced(),
+      ready: () => (init.ready === false ? Promise.resolve(true) : this.#hasSynced()),
       log: join(init.plane.folder, `kube-proxy-${init.nodeName}.log`),
     });
   }
