@@ -19,9 +19,14 @@
 /* What is no longer than this fits everywhere (RFC 791, 3.1). */
 #define FITS 576
 
-static __noinline int skb_parse(struct __sk_buff *skb, struct packet *p)
+/* Global, as it is called twice. */
+__noinline int skb_parse(struct __sk_buff *skb, struct packet *p)
 {
-	enum parsed parsed = parse((void *)(long)skb->data, (void *)(long)skb->data_end, p, HOOK_TC);
+	enum parsed parsed;
+
+	if (!p)
+		return PARSED_BROKEN;
+	parsed = parse((void *)(long)skb->data, (void *)(long)skb->data_end, p, HOOK_TC);
 
 	/* SCTP's sum is of all fragments together: the first alone does not tell how to change it. */
 	if (p->fragment && p->kind == KIND_SCTP)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * From the bytes of a frame to a tuple. A cursor walks the headers; each step checks that
- * its header is there. Nothing here changes a packet.
+ * From the bytes of a frame to a tuple, header by header; each step checks that its header is
+ * there. Nothing here changes a packet.
  */
 #ifndef MAGLANE_PARSE_H
 #define MAGLANE_PARSE_H
@@ -15,20 +15,37 @@
 #include <linux/udp.h>
 #include "pkt.h"
 
-struct cursor {
+struct frame {
 	void *start;
-	void *at;
 	void *end;
 };
 
-/* The next `size` bytes; NULL: they are not there. */
-static __always_inline void *take(struct cursor *c, __u32 size)
+/*
+ * How far the walk has come: it is kept in the packet, not in a pointer, and read from there each
+ * time. What memory holds the verifier does not follow, so that all ways to a place are one to it,
+ * proven once; pointers that came by each of them, it would follow one by one.
+ */
+static __always_inline __u32 position(const struct packet *p)
 {
-	void *header = c->at;
+	return *(const volatile __u16 *)&p->l4;
+}
 
-	if (header + size > c->end)
-		return NULL;
-	c->at = header + size;
+/* `size` bytes of the frame; NULL: they are not there. */
+static __always_inline void *bytes_at(const struct frame *f, __u32 at, __u32 size)
+{
+	void *bytes = f->start + at;
+
+	return at >= OFFSETS || bytes + size > f->end ? NULL : bytes;
+}
+
+/* The next `size` bytes; NULL: they are not there. */
+static __always_inline void *take(const struct frame *f, struct packet *p, __u32 size)
+{
+	__u32 at = position(p);
+	void *header = bytes_at(f, at, size);
+
+	if (header)
+		p->l4 = at + size;
 	return header;
 }
 
@@ -40,9 +57,9 @@ struct vlan_tag {
 #define VLANS_MAX 2
 
 /* The protocol behind the Ethernet header and its VLAN tags; 0: truncated. */
-static __always_inline __be16 take_ethernet(struct cursor *c, struct packet *p)
+static __always_inline __be16 take_ethernet(const struct frame *f, struct packet *p)
 {
-	struct ethhdr *eth = take(c, sizeof(*eth));
+	struct ethhdr *eth = take(f, p, sizeof(*eth));
 	__be16 proto;
 
 	if (!eth)
@@ -53,7 +70,7 @@ static __always_inline __be16 take_ethernet(struct cursor *c, struct packet *p)
 
 		if (proto != bpf_htons(ETH_P_8021Q) && proto != bpf_htons(ETH_P_8021AD))
 			break;
-		tag = take(c, sizeof(*tag));
+		tag = take(f, p, sizeof(*tag));
 		if (!tag)
 			return 0;
 		p->tagged = 1;
@@ -97,16 +114,27 @@ struct icmp_message {
 #define ND_FIRST 133
 #define ND_LAST 137
 
-static __always_inline enum parsed take_portless(struct cursor *c, struct packet *p)
+/* The header behind those of IP; NULL: it is not there, or not within what the IP header calls its packet. */
+static __always_inline void *transport(const struct frame *f, const struct packet *p, __u32 size)
 {
-	struct icmp_message *icmp;
+	__u32 at = position(p);
 
-	/* An extension header too many, or none that IPv4 knows; the key of an address has 0, too. */
-	if (is_extension(p->tuple.proto))
-		return PARSED_OTHER;
-	if (p->tuple.proto != (p->v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
-		return PARSED_PORTLESS;
-	icmp = take(c, sizeof(*icmp));
+	if (p->l3_len != 0 && at + size > p->l3 + p->l3_len)
+		return NULL;
+	return bytes_at(f, at, size);
+}
+
+static __always_inline enum parsed read_portless(const struct frame *f, struct packet *p)
+{
+	const struct icmp_message *icmp;
+
+	if (p->tuple.proto != (p->v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		if (!transport(f, p, 0))
+			return PARSED_BROKEN;
+		/* An extension header too many, or none that IPv4 knows; the key of an address has 0, too. */
+		return is_extension(p->tuple.proto) ? PARSED_OTHER : PARSED_PORTLESS;
+	}
+	icmp = transport(f, p, sizeof(*icmp));
 	if (!icmp)
 		return PARSED_BROKEN;
 	p->icmp_type = icmp->type;
@@ -144,57 +172,50 @@ static __always_inline __u8 sctp_flags(__u8 chunk)
 	}
 }
 
-static __always_inline enum parsed take_sctp(struct cursor *c, struct packet *p)
+static __always_inline enum parsed read_sctp(const struct frame *f, struct packet *p)
 {
-	__be16 *ports = take(c, SCTP_COMMON_HEADER);
-	__u8 *chunk;
+	const __be16 *ports = transport(f, p, SCTP_COMMON_HEADER);
+	const __u8 *chunk;
 
 	if (!ports)
 		return PARSED_BROKEN;
 	p->kind = KIND_SCTP;
 	p->tuple.sport = ports[0];
 	p->tuple.dport = ports[1];
-	chunk = c->at;
-	if ((void *)(chunk + 1) <= c->end)
+	chunk = bytes_at(f, position(p) + SCTP_COMMON_HEADER, sizeof(*chunk));
+	if (chunk)
 		p->tcp_flags = sctp_flags(*chunk);
 	return PARSED_TUPLE;
 }
 
-/* The ports, and that the header lies within what the IP header calls its packet. */
-static __always_inline enum parsed take_ports(struct cursor *c, struct packet *p, enum hook hook)
+static __always_inline enum parsed read_transport(const struct frame *f, struct packet *p, enum hook hook)
 {
-	enum parsed parsed = PARSED_TUPLE;
-
-	p->l4 = c->at - c->start;
 	if (p->fragment == FRAGMENT_LATER)
 		return PARSED_LATER;
 	if (p->tuple.proto == IPPROTO_TCP) {
-		struct tcphdr *tcp = take(c, sizeof(*tcp));
+		const struct tcphdr *tcp = transport(f, p, sizeof(*tcp));
 
 		if (!tcp)
 			return PARSED_BROKEN;
 		p->tuple.sport = tcp->source;
 		p->tuple.dport = tcp->dest;
-		p->tcp_flags = ((__u8 *)tcp)[13];
+		p->tcp_flags = ((const __u8 *)tcp)[13];
 		p->l4_len = tcp->doff * 4;
-	} else if (p->tuple.proto == IPPROTO_UDP) {
-		struct udphdr *udp = take(c, sizeof(*udp));
+		return PARSED_TUPLE;
+	}
+	if (p->tuple.proto == IPPROTO_UDP) {
+		const struct udphdr *udp = transport(f, p, sizeof(*udp));
 
 		if (!udp)
 			return PARSED_BROKEN;
 		p->tuple.sport = udp->source;
 		p->tuple.dport = udp->dest;
 		p->l4_len = sizeof(*udp);
-	} else if (hook == HOOK_XDP) {
-		return PARSED_EXOTIC;
-	} else if (p->tuple.proto == IPPROTO_SCTP) {
-		parsed = take_sctp(c, p);
-	} else {
-		parsed = take_portless(c, p);
+		return PARSED_TUPLE;
 	}
-	if (p->l3_len != 0 && c->at - c->start > p->l3 + p->l3_len)
-		return PARSED_BROKEN;
-	return parsed;
+	if (hook == HOOK_XDP)
+		return PARSED_EXOTIC;
+	return p->tuple.proto == IPPROTO_SCTP ? read_sctp(f, p) : read_portless(f, p);
 }
 
 /* Offset and "more fragments" of a packet that is not whole. */
@@ -204,9 +225,9 @@ static __always_inline void note_fragment(struct packet *p, int offset, __be32 i
 	p->fragment_id = id;
 }
 
-static __always_inline enum parsed take_v4(struct cursor *c, struct packet *p, enum hook hook)
+static __always_inline enum parsed take_v4(const struct frame *f, struct packet *p, enum hook hook)
 {
-	struct iphdr *ip = take(c, sizeof(*ip));
+	struct iphdr *ip = take(f, p, sizeof(*ip));
 
 	if (!ip || ip->version != 4 || ip->ihl < 5)
 		return PARSED_BROKEN;
@@ -221,15 +242,14 @@ static __always_inline enum parsed take_v4(struct cursor *c, struct packet *p, e
 	p->tuple.saddr = addr_from_v4(ip->saddr);
 	p->tuple.daddr = addr_from_v4(ip->daddr);
 	p->tuple.proto = ip->protocol;
-	c->at = ip;
-	if (!take(c, ip->ihl * 4)) /* once more, with its options */
+	if (!take(f, p, ip->ihl * 4 - sizeof(*ip)))
 		return PARSED_BROKEN;
-	return take_ports(c, p, hook);
+	return PARSED_TUPLE;
 }
 
-static __always_inline enum parsed take_v6(struct cursor *c, struct packet *p, enum hook hook)
+static __always_inline enum parsed take_v6(const struct frame *f, struct packet *p, enum hook hook)
 {
-	struct ipv6hdr *ip = take(c, sizeof(*ip));
+	struct ipv6hdr *ip = take(f, p, sizeof(*ip));
 	__u8 next;
 
 	if (!ip || ip->version != 6)
@@ -243,7 +263,7 @@ static __always_inline enum parsed take_v6(struct cursor *c, struct packet *p, e
 	next = ip->nexthdr;
 
 	for (int i = 0; i < EXTENSIONS_MAX && is_extension(next); i++) {
-		struct extension *ext = take(c, sizeof(*ext));
+		struct extension *ext = take(f, p, sizeof(*ext));
 
 		if (!ext)
 			return PARSED_BROKEN;
@@ -257,7 +277,7 @@ static __always_inline enum parsed take_v6(struct cursor *c, struct packet *p, e
 			/* Not at its destination yet: the address is another's. */
 			if (next == IPPROTO_ROUTING && ext->routing.segments_left != 0)
 				return PARSED_OTHER;
-			if (!take(c, ext->length * 8))
+			if (!take(f, p, ext->length * 8))
 				return PARSED_BROKEN;
 		}
 		next = ext->next;
@@ -265,7 +285,7 @@ static __always_inline enum parsed take_v6(struct cursor *c, struct packet *p, e
 			break; /* what follows are no headers */
 	}
 	p->tuple.proto = next;
-	return take_ports(c, p, hook);
+	return PARSED_TUPLE;
 }
 
 /*
@@ -274,17 +294,20 @@ static __always_inline enum parsed take_v6(struct cursor *c, struct packet *p, e
  */
 static __always_inline enum parsed parse(void *start, void *end, struct packet *p, enum hook hook)
 {
-	struct cursor c = { .start = start, .at = start, .end = end };
-	__be16 proto = take_ethernet(&c, p);
+	const struct frame f = { .start = start, .end = end };
+	enum parsed parsed = PARSED_NOT_IP;
+	__be16 proto;
 
-	p->l3 = c.at - c.start;
+	p->l4 = 0;
+	proto = take_ethernet(&f, p);
 	if (proto == 0)
 		return PARSED_BROKEN;
+	p->l3 = position(p);
 	if (proto == bpf_htons(ETH_P_IP))
-		return take_v4(&c, p, hook);
-	if (proto == bpf_htons(ETH_P_IPV6))
-		return take_v6(&c, p, hook);
-	return PARSED_NOT_IP;
+		parsed = take_v4(&f, p, hook);
+	else if (proto == bpf_htons(ETH_P_IPV6))
+		parsed = take_v6(&f, p, hook);
+	return parsed == PARSED_TUPLE ? read_transport(&f, p, hook) : parsed;
 }
 
 #endif

@@ -29,7 +29,8 @@ static __always_inline __u32 crc32c_times_x(__u32 a)
 	return a >> 1 ^ crc32c_if(a, CRC32C_POLYNOMIAL);
 }
 
-static __always_inline __u32 crc32c_times(__u32 a, __u32 b)
+/* Global, as all here that is long: proven once, not at each call. */
+__noinline __u32 crc32c_times(__u32 a, __u32 b)
 {
 	__u32 product = 0;
 
@@ -40,7 +41,7 @@ static __always_inline __u32 crc32c_times(__u32 a, __u32 b)
 	return product;
 }
 
-/* `a`, with `bytes` more bytes of zeros behind it: times x^(8 * bytes). Global: proven once. */
+/* `a`, with `bytes` more bytes of zeros behind it: times x^(8 * bytes). */
 __noinline __u32 crc32c_shifted(__u32 a, __u32 bytes)
 {
 	/* x^(8 * 2^i) */
