@@ -237,7 +237,7 @@ __noinline int enter(const struct packet *p, struct verdict *v, __u32 service, _
 	flow.flags = v->flow | FLOW_REPLY;
 	/* Who sees the client as it is, sees its port; only when the client uses one port through
 	 * two frontends to the same backend, one of the two gets another port. */
-	failed = claim_port(&to, &flow, hash_tuple(&from), !(v->flow & FLOW_FORWARD));
+	failed = claim_port(&to, &flow, hash_tuple(&from), !(v->flow & FLOW_FORWARD), is_syn(p));
 	if (failed)
 		return failed;
 	flow.to = to;

@@ -13,6 +13,13 @@
 
 #define SNAT_TRIES 32
 
+/*
+ * How many ports more a new connection leaves out after one of a closed flow, so that it chooses from
+ * four of them at most: where connections come and go by the thousand all ports are such, and to
+ * look at every one costs more than the rest of the packet.
+ */
+#define SNAT_STRIDE 7
+
 /* After how many idle seconds another flow may have a port. */
 enum idle {
 	IDLE_CLOSED = 60,    /* the backend's TIME_WAIT is over */
@@ -66,11 +73,12 @@ static __always_inline struct holder judge_holder(const struct flow *reply, __u8
 
 /*
  * Enters the half `reply` under a source port that is free towards the backend, and puts that
- * port into `to`. `keep` tries the port that is in `to` first: the client's own.
+ * port into `to`. `keep` tries the port that is in `to` first: the client's own. `is_new`: no packet
+ * of the flow can have had a port before.
  * 0: done. Otherwise an enum reason.
  */
 static __always_inline int claim_port(struct tuple *to, const struct flow *reply, __u32 hash,
-				      int keep)
+				      int keep, int is_new)
 {
 	struct tuple key = reversed(to);
 	__be16 oldest = 0;
@@ -107,8 +115,10 @@ static __always_inline int claim_port(struct tuple *to, const struct flow *reply
 			oldest_age = holder.age;
 			oldest = key.dport;
 		}
+		if (is_new && holder.age > 0)
+			i += SNAT_STRIDE;
 	}
-	if (i == SNAT_TRIES) {
+	if (i >= SNAT_TRIES) {
 		if (oldest_age == 0)
 			return REASON_DROP_SNAT_FULL;
 		key.dport = oldest;

@@ -14,9 +14,13 @@ export const ACK = 16;
 /** Seconds of silence after which a port may be another's. */
 const IDLE = { closed: 60, unanswered: 60, udp: 180, tcp: 86_400 } as const;
 const TRIES = 32;
+/** Ports that a new connection leaves out after one of a closed flow. */
+const STRIDE = 7;
 
 export const reversed = ({ saddr, daddr, sport, dport, proto }: Tuple): Tuple => ({ saddr: daddr, daddr: saddr, sport: dport, dport: sport, proto });
 export const isSnatPort = (port: number): boolean => port >= SNAT.min && port <= SNAT.max;
+/** The first packet of a connection, or its repetition. */
+export const isSyn = (flags: number): boolean => (flags & (SYN | ACK)) === SYN;
 export const has = (flow: Flow, flag: number): boolean => (flow.flags & flag) !== 0;
 
 /** The flows a packet changes, laid over those that there are; nothing is changed before `commit`. */
@@ -76,16 +80,22 @@ export class Conntrack {
   }
 
   /** Enters both halves of a new flow. @returns the source port, or why there is none. */
-  enter(from: Tuple, to: Tuple, ids: { readonly service: number; readonly backend: number }, forward: number, keepPort: boolean): number | 'full' {
+  enter(
+    from: Tuple,
+    to: Tuple,
+    ids: { readonly service: number; readonly backend: number },
+    how: { readonly forward: number; readonly keepPort: boolean; readonly isNew: boolean },
+  ): number | 'full' {
+    const { forward, keepPort, isNew } = how;
     const reply: Flow = { ...ids, to: reversed(from), seen: this.#now, flags: FlowFlag.REPLY | forward };
-    const port = this.#claimPort(reversed(to), reply, hashTuple(from), keepPort);
+    const port = this.#claimPort(reversed(to), reply, hashTuple(from), keepPort, isNew);
     if (port === undefined) return 'full';
     this.put({ ...reversed(to), dport: port }, reply);
     this.put(from, { ...reply, to: { ...to, sport: port }, flags: forward });
     return port;
   }
 
-  #claimPort(answer: Tuple, reply: Flow, hash: number, keepPort: boolean): number | undefined {
+  #claimPort(answer: Tuple, reply: Flow, hash: number, keepPort: boolean, isNew: boolean): number | undefined {
     let oldest: { readonly port: number; readonly age: number } | undefined;
     for (let i = 0; i < TRIES; i++) {
       const port = i === 0 && keepPort ? answer.dport : SNAT.min + (((hash + i) >>> 0) % (SNAT.max - SNAT.min + 1));
@@ -94,6 +104,7 @@ export class Conntrack {
       const { expired, age } = this.#judge(holder, answer.proto);
       if (expired) return port;
       if (age > (oldest?.age ?? 0)) oldest = { port, age };
+      if (isNew && age > 0) i += STRIDE;
     }
     return oldest?.port;
   }

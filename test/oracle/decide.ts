@@ -5,7 +5,7 @@ import type { Address } from '../../agent/model/address.ts';
 import { choose, inMask, isPod } from './choose.ts';
 import type { Choice, Origin } from './choose.ts';
 import type { Conntrack } from './conntrack.ts';
-import { ACK, has, isClosing, isSnatPort, reversed, RST, SYN } from './conntrack.ts';
+import { ACK, has, isClosing, isSnatPort, isSyn, reversed, RST } from './conntrack.ts';
 import { ICMP4, ICMP6, SCTP, TCP, UDP } from './frames.ts';
 import type { Hook } from './kernel.ts';
 import type { Parsed, Unparsed } from './parse.ts';
@@ -171,7 +171,7 @@ const has4 = (frontend: Frontend, flag: number): boolean => (frontend.flags & fl
 
 /** An answer, or a connection: it stays with its flow whatever has become of the Service. A datagram or a SYN is free. */
 function isBound({ tuple, flags }: Parsed, flow: Flow): boolean {
-  return has(flow, FlowFlag.REPLY) || (tuple.proto !== UDP && (flags & (SYN | ACK)) !== SYN);
+  return has(flow, FlowFlag.REPLY) || (tuple.proto !== UDP && !isSyn(flags));
 }
 
 function stillServes(world: World, flow: Flow, service: number): boolean {
@@ -223,16 +223,17 @@ function enter(one: Case, { id, backend }: Choice & { readonly why: 'chosen' }, 
   const isLocal = (backend.flags & BackendFlag.LOCAL) !== 0;
   const reason = isLocal ? 'NEW_LOCAL' : 'NEW_REMOTE';
   const to = { ...tuple, daddr: backend.addr, dport: backend.port };
+  const isNew = isSyn(packet.flags);
   const isPlain = hook === 'podIngress' ? backend.addr !== tuple.saddr : hook !== 'egress' && isLocal;
   if (isPlain) {
-    const sport = conntrack.enter(tuple, to, ids, 0, true);
+    const sport = conntrack.enter(tuple, to, ids, { forward: 0, keepPort: true, isNew });
     return sport === 'full' ? drop('DROP_SNAT_FULL') : { action: 'rewrite', reason, to: { ...to, sport } };
   }
   const route = routeOf(one, to.daddr);
   if (typeof route !== 'string') return route;
   const from = { ...to, saddr: placesOf(one)[route === 'mesh0' ? 'mesh' : 'up'] as Address };
   const flags = FlowFlag.FORWARD | (hook === 'egress' ? FlowFlag.NODE : 0);
-  const sport = conntrack.enter(tuple, from, ids, flags, false);
+  const sport = conntrack.enter(tuple, from, ids, { forward: flags, keepPort: false, isNew });
   return sport === 'full' ? drop('DROP_SNAT_FULL') : { action: 'send', reason, to: { ...from, sport } };
 }
 
