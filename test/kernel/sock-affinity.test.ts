@@ -1,5 +1,6 @@
 /** sessionAffinity: ClientIP for sockets, whose client is their network namespace. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { parseAddress } from '../../agent/model/address.ts';
 import { LOCAL, SERVICE_FLAG, SERVING, SockLab, TCP, TERMINATING, UDP } from './sock-lab.ts';
 import type { Affinity, Process } from './sock-lab.ts';
 
@@ -54,7 +55,11 @@ describe('affinity', () => {
     const seen = await dials(20);
     expect(seen.size).toBe(1);
     const { answer: cookie } = await client.ask({ op: 'netns' });
-    expect(remembered()).toMatchObject({ service: 1, client: `ff00::${BigInt(cookie!).toString(16)}`, backend: [...seen][0] });
+    const groups = BigInt(cookie!)
+      .toString(16)
+      .padStart(16, '0')
+      .replaceAll(/(?<=.)(?=(....)+$)/g, ':');
+    expect(remembered()).toMatchObject({ service: 1, client: parseAddress(`ff00:0:0:0:${groups}`), backend: [...seen][0] });
   });
 
   it('holds for connected and unconnected UDP too', async () => {
