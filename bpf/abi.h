@@ -125,6 +125,7 @@ enum node_flag {
 	NODE_DETECTS_V6 = 2,     /* `pods[1]`, likewise */
 	NODE_DETECTS_DEVICE = 4, /* the device tells: DEVICE_DETECTED */
 	NODE_OWNS_BEYOND = 8,    /* addresses with FRONTEND_OWNED lie outside `service_cidrs`, too */
+	NODE_MASQUERADES_ALL = 16, /* packets to cluster IPs, whoever sends them (masqueradeAll) */
 };
 
 #define SERVICE_CIDRS_MAX 16

@@ -148,19 +148,38 @@ static __noinline struct frontend *recognise(void *ctx, const struct packet *p, 
 	return NULL;
 }
 
+/* Whether masqueradeAll wants every client of a frontend masqueraded: of cluster IPs, as in kube-proxy. */
+static __always_inline int masquerades_all(const struct frontend *frontend)
+{
+	const struct node *self = get_node();
+
+	return frontend->kind == FRONTEND_CLUSTER_IP && self && self->flags & NODE_MASQUERADES_ALL;
+}
+
+/*
+ * Whether answers to v->to, sent to the client itself, come by this node on their own: from this
+ * node's backends, and to this node's pods. Not to itself: a pod takes no packet from its own address.
+ */
+static __always_inline int answers_come_by(const struct packet *p, int local, const struct verdict *v)
+{
+	if (p->sender == SENDER_POD)
+		return !addr_equal(&v->to.daddr, &p->tuple.saddr);
+	return p->sender == SENDER_OUTSIDE && local;
+}
+
 /*
  * How a packet of a new flow gets to v->to, and as whose. What a backend sees is the client
- * itself wherever its answers come by this node on their own: from this node's backends, and to
- * this node's pods. All else is masqueraded, and does not go up the stack, which takes what comes
- * in under an address of this node for forged. 0: the verdict is made.
+ * itself wherever its answers come by this node on their own, unless it is to see no client at
+ * all. All else is masqueraded, and does not go up the stack, which takes what comes in under an
+ * address of this node for forged: so a backend that is this node sees the client in any case, in
+ * kube-proxy, too. 0: the verdict is made.
  */
-static __always_inline int find_way(void *ctx, const struct packet *p, int local, struct verdict *v)
+static __always_inline int find_way(void *ctx, const struct packet *p,
+				    const struct frontend *frontend, int local, struct verdict *v)
 {
 	decide(v, ACTION_REWRITE, local ? REASON_NEW_LOCAL : REASON_NEW_REMOTE);
-	if (p->sender == SENDER_OUTSIDE && local)
-		return 1;
-	/* Not to itself: a pod takes no packet from its own address. */
-	if (p->sender == SENDER_POD && !addr_equal(&v->to.daddr, &p->tuple.saddr))
+	if (answers_come_by(p, local, v) &&
+	    (!masquerades_all(frontend) || (local && may_be_held(ctx, p, &v->to, v))))
 		return 1;
 	v->flow = FLOW_FORWARD;
 	if (p->sender == SENDER_NODE) {
@@ -212,7 +231,7 @@ static __noinline __u32 choose(void *ctx, const struct packet *p, const struct f
 	v->to = p->tuple;
 	v->to.daddr = choice.backend->addr;
 	v->to.dport = choice.backend->port;
-	if (!find_way(ctx, p, choice.backend->flags & BACKEND_LOCAL, v))
+	if (!find_way(ctx, p, frontend, choice.backend->flags & BACKEND_LOCAL, v))
 		return 0;
 	count_connection(choice.backend);
 	return choice.id;

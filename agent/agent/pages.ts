@@ -52,7 +52,7 @@ function configz({ settings }: Resolved): object {
       detectLocal: { bridgeInterface: value('podBridgeInterface'), interfaceNamePrefix: value('podInterfaceNamePrefix') },
       clusterCIDR: value('clusterCidr'),
       nodePortAddresses: nodePorts.split(','),
-      iptables: { localhostNodePorts: value('localhostNodeports') === 'true' },
+      iptables: { masqueradeAll: value('masqueradeAll') === 'true', localhostNodePorts: value('localhostNodeports') === 'true' },
     },
     maglane: Object.fromEntries(settings.map(({ key, value: text }) => [key, text])),
   };

@@ -103,7 +103,7 @@ export class ThisNode {
   }
 
   #read(interfaces: readonly Interface[]): NodeFacts {
-    const { nodeName, nodeIp, nodeportAddresses, localhostNodeports, algorithm, ownLbIps, vipPing, allowServiceExternalIps } = this.#options;
+    const { nodeName, nodeIp, nodeportAddresses, localhostNodeports, algorithm, masqueradeAll, ownLbIps, vipPing, allowServiceExternalIps } = this.#options;
     const addresses = nodeAddresses(nodeIp, this.#node, interfaces);
     return {
       name: nodeName,
@@ -113,6 +113,7 @@ export class ThisNode {
       defaultAlgorithm: algorithm,
       nodeAddresses: addresses,
       detectLocal: detectLocal(this.#options),
+      masqueradeAll,
       ownLbIps,
       vipPing,
       allowExternalIPs: allowServiceExternalIps,

@@ -54,7 +54,6 @@ const FLAGS: readonly (readonly [name: string, kind: Kind, path?: string])[] = [
   ['log-text-split-stream', 'bool'],
   ['logging-format', 'text', 'logging.format'],
   ['machine-id-file', 'text'],
-  ['masquerade-all', 'bool', 'iptables.masqueradeAll'],
   ['master', 'text'],
   ['metrics-port', 'port', 'metricsBindAddress'],
   ['oom-score-adj', 'number', 'oomScoreAdj'],

@@ -86,6 +86,12 @@ const TABLE = {
     help: 'local addresses that serve nodePorts; of a family without a range, all',
   }),
   localhostNodeports: option({ value: 'true|false', read: bool, default: 'true', help: "serve nodePorts on 127.0.0.1 and ::1 to the node's own processes" }),
+  masqueradeAll: option({
+    value: 'true|false',
+    read: bool,
+    default: 'false',
+    help: 'backends see an address of this node in place of the sources of packets to cluster IPs; sockets are not concerned',
+  }),
   allowServiceExternalIps: option({ value: 'true|false', read: bool, default: 'true', help: 'serve the externalIPs of Services' }),
   ownLbIps: option({
     value: 'true|false',

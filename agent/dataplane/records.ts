@@ -78,12 +78,13 @@ export function fromSourceRange({ prefixlen, service, addr }: SourceRangeKey): H
   return { service, range: { base: addr, prefix: prefixlen - SERVICE_BITS - (familyOf(addr) === 4 ? MAPPED_BITS : 0) } };
 }
 
-export function toNode({ pods4, pods6, detectsByDevice, serviceCidrs, ownsBeyond }: DesiredNode): Node {
+export function toNode({ pods4, pods6, detectsByDevice, serviceCidrs, ownsBeyond, masqueradesAll }: DesiredNode): Node {
   const flags = [
     pods4 === undefined ? 0 : NodeFlag.DETECTS_V4,
     pods6 === undefined ? 0 : NodeFlag.DETECTS_V6,
     detectsByDevice ? NodeFlag.DETECTS_DEVICE : 0,
     ownsBeyond ? NodeFlag.OWNS_BEYOND : 0,
+    masqueradesAll ? NodeFlag.MASQUERADES_ALL : 0,
   ].reduce((all, flag) => all | flag, 0);
   return {
     flags,
@@ -101,6 +102,7 @@ export function fromNode({ flags, serviceCidrCount, pods, serviceCidrs }: Node):
     detectsByDevice: (flags & NodeFlag.DETECTS_DEVICE) !== 0,
     serviceCidrs: serviceCidrs.slice(0, serviceCidrCount).map(fromCidr),
     ownsBeyond: (flags & NodeFlag.OWNS_BEYOND) !== 0,
+    masqueradesAll: (flags & NodeFlag.MASQUERADES_ALL) !== 0,
   };
 }
 

@@ -122,7 +122,7 @@ export class Explainer {
       const backend = this.#backends.get(id);
       if (backend === undefined || backend.service !== service.id || familyOf(backend.address) !== service.family)
         return end('broken', [...steps, `the set holds backend ${id}, which is not one of this service`], known);
-      targets.push({ backend, masquerade: isMasqueraded(from, backend) });
+      targets.push({ backend, masquerade: this.#isMasqueraded(frontend, from, backend) });
     }
     if (targets.length > 0) return end('backend', [...steps, `${targets.length} in the set, chosen by ${choiceOf(service, from)}`], { ...known, targets });
     if (!service.hasAny) return end('reject', [...steps, 'no endpoint anywhere: rejected'], known);
@@ -148,6 +148,14 @@ export class Explainer {
     return pods !== undefined && source !== undefined && inRanges([pods], source);
   }
 
+  /** Whether a backend sees an address of this node in place of the caller's (bpf/core.h, find_way). */
+  #isMasqueraded({ kind }: HeldFrontend, { way, place, source }: Caller, { address, local }: HeldBackend): boolean {
+    if (way === 'socket') return false;
+    // Else answers would miss this node, or the caller would hear from itself.
+    if (place === 'outside' ? !local : place === 'node' || source === address) return true;
+    return this.#held.node.masqueradesAll && kind === 'ClusterIP' && !(local && this.#isLocal(address));
+  }
+
   /** Every id that a choice may come to: the members, or what stands in the Maglev table. */
   #eligible(region: SetRegion): number[] {
     const members = [...this.#held.members(region)];
@@ -163,13 +171,6 @@ function leftBySocket(frontend: HeldFrontend | undefined, { protocol }: Destinat
   if (frontend?.sourceRanges === true) return 'the socket hooks leave source ranges to the packet path, which knows the source';
   if (frontend?.hostOnly === true && place !== 'node') return "the socket hooks keep a nodePort on loopback for the node's own processes";
   return undefined;
-}
-
-/** Whether answers would miss this node, or the caller would hear from itself, if a backend saw the caller's own address (bpf/core.h, find_way). */
-function isMasqueraded({ way, place, source }: Caller, backend: HeldBackend): boolean {
-  if (way === 'socket') return false;
-  if (place === 'outside') return !backend.local;
-  return place === 'node' || source === backend.address;
 }
 
 function choiceOf({ algorithm: ofSockets, affinitySeconds }: HeldService, { way }: Caller): string {

@@ -76,6 +76,8 @@ export interface DesiredNode {
   readonly serviceCidrs: readonly Cidr[];
   /** Some owned address lies outside `serviceCidrs`. */
   readonly ownsBeyond: boolean;
+  /** Packets to cluster IPs are masqueraded, whoever sends them (--masquerade-all). */
+  readonly masqueradesAll: boolean;
 }
 
 /** A Service's healthCheckNodePort (type LoadBalancer, externalTrafficPolicy Local). */

@@ -17,6 +17,8 @@ export interface NodeFacts {
   readonly nodeAddresses: readonly Address[];
   /** How a source is told to be a pod (KubeProxyConfiguration.detectLocalMode). */
   readonly detectLocal: DetectLocal;
+  /** Every client of a cluster IP is masqueraded (--masquerade-all, KubeProxyConfiguration's masqueradeAll). */
+  readonly masqueradeAll: boolean;
   /** Unknown ports of load balancer and external IPs are rejected, too (--own-lb-ips). */
   readonly ownLbIps: boolean;
   /** Echo requests to VIPs are answered (--vip-ping). */

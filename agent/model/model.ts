@@ -140,7 +140,7 @@ export class Model {
       if (entry.service === undefined && entry.slices.length === 0) this.#entries.delete(key);
     }
     this.#changed.clear();
-    const node = desiredNode(this.#facts.detectLocal, this.#node, this.#cidrs, this.#vips.ownsBeyond);
+    const node = desiredNode(this.#facts, this.#node, this.#cidrs, this.#vips.ownsBeyond);
     const isNewNode = !isEqual(node, this.#desiredNode);
     this.#desiredNode = node;
     return { services, addresses: this.#vips.takeChanged(), node: isNewNode ? node : undefined, healthChecks, problems: this.#changedProblems(problems) };

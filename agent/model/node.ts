@@ -3,7 +3,7 @@ import type { Cidr } from './address.ts';
 import { familyOf, formatCidr, parseCidr } from './address.ts';
 import { Checker } from './checks.ts';
 import type { DesiredNode, Family } from './desired.ts';
-import type { DetectLocal } from './facts.ts';
+import type { NodeFacts } from './facts.ts';
 import type { Node, ServiceCidr } from './objects.ts';
 import type { Problem } from './problem.ts';
 
@@ -22,9 +22,10 @@ export function mergeCidrs(byName: ReadonlyMap<string, readonly Cidr[]>): readon
  * The record of the node.
  * @param node this node's own object: its podCIDRs are asked where detectLocalMode is NodeCIDR.
  */
-export function desiredNode(by: DetectLocal, node: Node | undefined, serviceCidrs: readonly Cidr[], ownsBeyond: boolean): DesiredNode {
+export function desiredNode(facts: NodeFacts, node: Node | undefined, serviceCidrs: readonly Cidr[], ownsBeyond: boolean): DesiredNode {
+  const { detectLocal: by, masqueradeAll: masqueradesAll } = facts;
   const ranges = by.by === 'ranges' ? by.ranges : by.by === 'podCIDRs' ? (node?.podCIDRs ?? []).map(parseCidr).filter((cidr) => cidr !== undefined) : [];
   // kube-proxy takes the first of each family, whatever follows.
   const first = (family: Family): Cidr | undefined => ranges.find(({ base }) => familyOf(base) === family);
-  return { pods4: first(4), pods6: first(6), detectsByDevice: by.by === 'device', serviceCidrs, ownsBeyond };
+  return { pods4: first(4), pods6: first(6), detectsByDevice: by.by === 'device', serviceCidrs, ownsBeyond, masqueradesAll };
 }

@@ -32,8 +32,9 @@ export class NodeRecord {
   }
 }
 
-function textOf({ pods4, pods6, detectsByDevice, serviceCidrs, ownsBeyond }: DesiredNode): string {
-  return JSON.stringify([pods4 && formatCidr(pods4), pods6 && formatCidr(pods6), detectsByDevice, serviceCidrs.map(formatCidr), ownsBeyond]);
+function textOf({ pods4, pods6, serviceCidrs, ...flags }: DesiredNode): string {
+  const { detectsByDevice, ownsBeyond, masqueradesAll } = flags;
+  return JSON.stringify([pods4 && formatCidr(pods4), pods6 && formatCidr(pods6), serviceCidrs.map(formatCidr), detectsByDevice, ownsBeyond, masqueradesAll]);
 }
 
 function shortage({ serviceCidrs }: DesiredNode, room: number): Problem {

@@ -44,6 +44,7 @@ const FACTS: NodeFacts = {
   defaultAlgorithm: 'maglev',
   nodeAddresses: ['172.30.0.11'] as Address[],
   detectLocal: { by: 'ranges', ranges: [] },
+  masqueradeAll: false,
   ownLbIps: false,
   vipPing: true,
   allowExternalIPs: true,

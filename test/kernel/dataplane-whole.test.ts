@@ -30,6 +30,7 @@ const NODE: DesiredNode = {
   detectsByDevice: false,
   serviceCidrs: ['10.96.0.0/12', 'fd00:10:96::/112', '198.51.100.7/32'].map(cidr),
   ownsBeyond: true,
+  masqueradesAll: true,
 };
 const ALL: Everything = {
   services: [WEB, { ...WEB6, sourceRanges: ['::/0', 'fd00::/9', '2001:db8::5/128'].map(cidr) }],
@@ -130,12 +131,16 @@ describe('addresses, source ranges and the node', () => {
     await agent.ask('open', node.options());
     await agent.ask('syncAll', ALL);
     await agent.ask('attach', []);
-    await agent.ask('syncAll', { services: [], addresses: [], node: { ...NODE, pods4: undefined, serviceCidrs: [], ownsBeyond: false } });
+    await agent.ask('syncAll', {
+      services: [],
+      addresses: [],
+      node: { ...NODE, pods4: undefined, serviceCidrs: [], ownsBeyond: false, masqueradesAll: false },
+    });
     expect(read()).toMatchObject({
       addresses: [],
       sourceRanges: [],
       frontends: [],
-      node: { pods4: undefined, pods6: NODE.pods6, serviceCidrs: [], ownsBeyond: false },
+      node: { pods4: undefined, pods6: NODE.pods6, serviceCidrs: [], ownsBeyond: false, masqueradesAll: false },
     });
   });
 

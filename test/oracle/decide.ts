@@ -1,6 +1,6 @@
 /** The decision on one packet, from what the documentation promises: what comes out, why, and what is remembered. */
 import type { Flow, Frontend, Tuple } from '../../agent/dataplane/generated/abi.ts';
-import { BackendFlag, FlowFlag, FrontendFlag, NodeFlag } from '../../agent/dataplane/generated/abi.ts';
+import { BackendFlag, FlowFlag, FrontendFlag, FrontendKind, NodeFlag } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
 import { choose, inMask, isPod } from './choose.ts';
 import type { Choice, Origin } from './choose.ts';
@@ -212,27 +212,37 @@ function begin(one: Case, frontend: Frontend): Expected {
   if (choice.why === 'no local') return drop('DROP_NO_LOCAL');
   if (choice.why !== 'chosen') return drop('DROP_INCONSISTENT');
   if (choice.sticky) one.remember(frontend.service, tuple.saddr, choice.id);
-  return enter(one, choice, frontend.service);
+  return enter(one, choice, frontend);
 }
 
 /** The way to the backend, and as whom: the client itself where answers come by this node on their own. */
-function enter(one: Case, { id, backend }: Choice & { readonly why: 'chosen' }, service: number): Expected {
-  const { hook, conntrack, packet } = one;
+function enter(one: Case, { id, backend }: Choice & { readonly why: 'chosen' }, { service, kind }: Frontend): Expected {
+  const { hook, world, conntrack, packet } = one;
   const { tuple } = packet;
   const ids = { service, backend: id };
   const isLocal = (backend.flags & BackendFlag.LOCAL) !== 0;
   const reason = isLocal ? 'NEW_LOCAL' : 'NEW_REMOTE';
   const to = { ...tuple, daddr: backend.addr, dport: backend.port };
   const isNew = isSyn(packet.flags);
-  const isPlain = hook === 'podIngress' ? backend.addr !== tuple.saddr : hook !== 'egress' && isLocal;
-  if (isPlain) {
+  const isHere = isLocal && isOwnAddress(one, backend.addr);
+  const isSeen = hook === 'podIngress' ? backend.addr !== tuple.saddr : hook !== 'egress' && isLocal;
+  const seesNobody = (world.node.flags & NodeFlag.MASQUERADES_ALL) !== 0 && kind === FrontendKind.CLUSTER_IP && !isHere;
+  if (isSeen && !seesNobody) {
     const sport = conntrack.enter(tuple, to, ids, { forward: 0, keepPort: true, isNew });
     return sport === 'full' ? drop('DROP_SNAT_FULL') : { action: 'rewrite', reason, to: { ...to, sport } };
+  }
+  const flags = FlowFlag.FORWARD | (hook === 'egress' ? FlowFlag.NODE : 0);
+  if (hook === 'egress' && isHere) {
+    // The node takes no packet from its own address: it is its own client under that of the frontend.
+    const from = { ...to, saddr: tuple.daddr };
+    const way = wayIn(one, reason, from);
+    if (way.action !== 'inject') return way;
+    const sport = conntrack.enter(tuple, from, ids, { forward: flags, keepPort: false, isNew });
+    return sport === 'full' ? drop('DROP_SNAT_FULL') : { ...way, to: { ...from, sport } };
   }
   const route = routeOf(one, to.daddr);
   if (typeof route !== 'string') return route;
   const from = { ...to, saddr: placesOf(one)[route === 'mesh0' ? 'mesh' : 'up'] as Address };
-  const flags = FlowFlag.FORWARD | (hook === 'egress' ? FlowFlag.NODE : 0);
   const sport = conntrack.enter(tuple, from, ids, { forward: flags, keepPort: false, isNew });
   return sport === 'full' ? drop('DROP_SNAT_FULL') : { action: 'send', reason, to: { ...from, sport } };
 }

@@ -98,7 +98,8 @@ function randomNode(random: Random): Node {
   });
   const serviceCidrs = random.once(4) ? [] : FAMILIES.map((family) => cidr(family, 'serviceCidr'));
   const detects = random.pick([0, NodeFlag.DETECTS_V4, NodeFlag.DETECTS_V4 | NodeFlag.DETECTS_V6, NodeFlag.DETECTS_DEVICE]);
-  const flags = detects | (serviceCidrs.length === 0 || random.once(3) ? NodeFlag.OWNS_BEYOND : 0);
+  const owns = serviceCidrs.length === 0 || random.once(3) ? NodeFlag.OWNS_BEYOND : 0;
+  const flags = detects | owns | (random.once(3) ? NodeFlag.MASQUERADES_ALL : 0);
   return { flags, serviceCidrCount: serviceCidrs.length, pods: FAMILIES.map((family) => cidr(family, 'podCidr')), serviceCidrs };
 }
 
@@ -113,10 +114,10 @@ function addService(random: Random, world: World, id: number, family: Family): v
   const place = PLACES[family];
   const proto = random.pick([TCP, TCP, UDP, UDP, SCTP]);
   const port = random.pick(SERVICE_PORTS);
-  const choices = [...place.pods, ...place.otherPods, ...place.pods, ...place.otherPods, place.silent, place.blackhole];
+  const choices = [...place.pods, ...place.otherPods, ...place.pods, ...place.otherPods, place.mesh, place.silent, place.blackhole];
   const members = [...new Set(Array.from({ length: random.below(4) }, () => random.pick(choices)))];
   const ids = members.map((address, i) => {
-    const isLocal = (place.pods as readonly string[]).includes(address);
+    const isLocal = address === place.mesh || (place.pods as readonly string[]).includes(address);
     const leaving = random.once(8);
     const membership = leaving ? 0 : BackendFlag.IN_CLUSTER | (isLocal ? BackendFlag.IN_LOCAL : 0);
     const serving = leaving && random.once(2) ? 0 : BackendFlag.SERVING;

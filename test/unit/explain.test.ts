@@ -17,7 +17,7 @@ const POD: Caller = { place: 'pod', way: 'socket', source: undefined };
 const OUTSIDE: Caller = { place: 'outside', way: 'packet', source: undefined };
 const [HERE, THERE] = [{ ...backend('10.1.0.1'), local: true }, backend('10.2.0.2')];
 
-const NO_NODE: DesiredNode = { pods4: undefined, pods6: undefined, detectsByDevice: false, serviceCidrs: [], ownsBeyond: false };
+const NO_NODE: DesiredNode = { pods4: undefined, pods6: undefined, detectsByDevice: false, serviceCidrs: [], ownsBeyond: false, masqueradesAll: false };
 /** Pods by 10.0.0.0/14, ServiceCIDR 10.96.0.0/16. */
 const KNOWN: DesiredNode = { ...NO_NODE, pods4: range('10.0.0.0/14'), serviceCidrs: [range('10.96.0.0/16')] };
 
@@ -83,6 +83,16 @@ describe('explain', () => {
     ['a pod that meets itself', packet('pod', '10.1.0.1'), KNOWN, 'backend 10.1.0.1* 10.2.0.2'],
   ] as const)('external policy Local: %s', (_, caller, node, expected) => {
     expect(say(written(local, { node }), caller)).toBe(expected);
+  });
+
+  test.each([
+    ['outside', packet('outside', '198.18.0.1'), {}, 'backend 10.1.0.1* 10.2.0.2*'],
+    ['pods of this node', packet('pod', '10.1.0.9'), {}, 'backend 10.1.0.1* 10.2.0.2*'],
+    ['not those who come by a socket', POD, {}, 'backend 10.1.0.1 10.2.0.2'],
+    ['not through a node port', packet('pod', '10.1.0.9'), nodePort, 'backend 10.1.0.1 10.2.0.2'],
+    ['not where the backend is this node', packet('pod', '10.1.0.9'), { cluster: [{ ...HERE, address: at(HELD) }, THERE] }, `backend ${HELD} 10.2.0.2*`],
+  ] as const)('masqueradeAll hides from backends who is at %s', (_, caller, init, expected) => {
+    expect(say(written(init, { node: { ...KNOWN, masqueradesAll: true } }), caller)).toBe(expected);
   });
 
   test('source ranges let in whom they hold, before all else, and sockets leave them to packets', () => {

@@ -95,6 +95,7 @@ describe('a KubeProxyConfiguration', () => {
     expect(file.idle).toEqual([]);
     expect(Object.fromEntries([...file.given].map(([key, { value }]) => [key, value]))).toEqual({
       kubeconfig: '/var/lib/kube-proxy/kubeconfig.conf',
+      masqueradeAll: 'false',
       clusterCidr: '10.244.0.0/16',
       healthzBindAddress: '0.0.0.0:10256',
       metricsBindAddress: '127.0.0.1:10249',
@@ -149,11 +150,20 @@ mode: ipvs
 ipvs: {syncPeriod: 30s}
 conntrack: {maxPerCore: 32768, tcpEstablishedTimeout: 0s}
 featureGates: {NFTablesProxyMode: true, AllowServiceExternalIPs: true}
-nftables: {masqueradeAll: true}
 enableProfiling: true
 `);
     expect(file.idle).toEqual(['mode', 'ipvs.syncPeriod', 'conntrack.maxPerCore', 'featureGates.NFTablesProxyMode']);
-    expect(file.warnings).toEqual([`${path}: nftables.masqueradeAll true has no effect here`, `${path}: enableProfiling true has no effect here`]);
+    expect(file.warnings).toEqual([`${path}: enableProfiling true has no effect here`]);
+  });
+
+  test.each([
+    ['iptables: {masqueradeAll: true}', true],
+    ['mode: ipvs\niptables: {masqueradeAll: true}', true],
+    ['nftables: {masqueradeAll: true}', false],
+    ['mode: nftables\nnftables: {masqueradeAll: true}', true],
+    ['mode: nftables\niptables: {masqueradeAll: true}', false],
+  ])('of the two masqueradeAll that of the mode counts: %s', async (fields, expected) => {
+    expect((await options(fields)).masqueradeAll).toBe(expected);
   });
 
   test('each scheduler of ipvs becomes an algorithm, and a line says so', async () => {

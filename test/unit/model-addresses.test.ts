@@ -115,7 +115,7 @@ describe('loadBalancerSourceRanges', () => {
 });
 
 describe("the node's record", () => {
-  const NOTHING: DesiredNode = { pods4: undefined, pods6: undefined, detectsByDevice: false, serviceCidrs: [], ownsBeyond: false };
+  const NOTHING: DesiredNode = { pods4: undefined, pods6: undefined, detectsByDevice: false, serviceCidrs: [], ownsBeyond: false, masqueradesAll: false };
   const taken = (facts: Partial<NodeFacts>, ...changes: Change[]): DesiredNode | undefined => {
     const model = new Model({ ...FACTS, ...facts });
     model.apply(changes);
@@ -127,6 +127,7 @@ describe("the node's record", () => {
     const ranges = ['10.244.0.0/16', '10.245.0.0/16', 'fd00:244::/48'].map(cidr);
     expect(taken({ detectLocal: { by: 'ranges', ranges } })).toEqual({ ...NOTHING, pods4: ranges[0], pods6: ranges[2] });
     expect(taken({ detectLocal: { by: 'ranges', ranges: [] } })).toEqual(NOTHING);
+    expect(taken({ masqueradeAll: true, detectLocal: { by: 'ranges', ranges: [] } })).toEqual({ ...NOTHING, masqueradesAll: true });
     expect(taken({ detectLocal: { by: 'podCIDRs' } }, put(withPods('10.244.1.0/24', '10.244.9.0/24')))).toEqual({ ...NOTHING, pods4: cidr('10.244.1.0/24') });
     expect(taken({ detectLocal: { by: 'podCIDRs' } }, put({ ...withPods('10.244.1.0/24'), name: 'node-b' }))).toEqual(NOTHING);
     expect(taken({ detectLocal: { by: 'ranges', ranges: [] } }, put(withPods('10.244.1.0/24')))).toEqual(NOTHING);

@@ -15,6 +15,7 @@ export const FACTS: NodeFacts = {
   defaultAlgorithm: 'random',
   nodeAddresses: [],
   detectLocal: { by: 'ranges', ranges: [] },
+  masqueradeAll: false,
   ownLbIps: false,
   vipPing: true,
   allowExternalIPs: true,

@@ -105,6 +105,7 @@ const nodeOf = (cidrs: readonly number[]): DesiredNode => ({
   detectsByDevice: false,
   serviceCidrs: cidrs.map(cidr),
   ownsBeyond: cidrs.length === 0,
+  masqueradesAll: cidrs.length === 1,
 });
 
 const hasBalancer = (frontends: readonly Frontend[]): boolean => frontends.some(({ kind }) => kind === 'LoadBalancer');

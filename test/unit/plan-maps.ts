@@ -170,7 +170,7 @@ function keyOf({ address, port, protocol }: { address: Address; port: number; pr
 
 const rangeKey = ({ service, range }: HeldSourceRange): string => `${service} ${formatCidr(range)}`;
 
-const NOWHERE: DesiredNode = { pods4: undefined, pods6: undefined, detectsByDevice: false, serviceCidrs: [], ownsBeyond: false };
+const NOWHERE: DesiredNode = { pods4: undefined, pods6: undefined, detectsByDevice: false, serviceCidrs: [], ownsBeyond: false, masqueradesAll: false };
 
 /** These services and nothing else, as changes. */
 export function changes(services: Iterable<DesiredService>, besides: Partial<Changes> = {}): Changes {

@@ -45,7 +45,6 @@ describe('options in force', () => {
       bindAddress: 'fd00::7',
       conntrackMaxPerCore: '0',
       conntrackMin: '1',
-      masqueradeAll: true,
       master: 'https://x',
     } as const;
     const more = { featureGates: 'AllowServiceExternalIPs=false,AllAlpha=true', iptablesLocalhostNodeports: 'false', v: '6', loggingFormat: 'json' };
@@ -60,12 +59,15 @@ describe('options in force', () => {
       logFormat: 'json',
     });
     expect(settings.find(({ key }) => key === 'localhostNodeports')?.from).toBe('--iptables-localhost-nodeports');
-    expect(warnings).toEqual([
-      '--master "https://x" has no effect here: the server that --kubeconfig names stands',
-      '--masquerade-all true has no effect here',
-    ]);
+    expect(warnings).toEqual(['--master "https://x" has no effect here: the server that --kubeconfig names stands']);
     expect([...idle].sort()).toEqual(['--boot-id-file', '--conntrack-min', '--feature-gates.AllAlpha', '--proxy-mode']);
-    expect((await resolveOptions({ masqueradeAll: 'false', ipvsExcludeCidrs: '' })).warnings).toEqual([]);
+    expect((await resolveOptions({ profiling: 'false', ipvsExcludeCidrs: '' })).warnings).toEqual([]);
+  });
+
+  test('--masquerade-all is taken as it is, whatever the mode, without a value too', async () => {
+    for (const masqueradeAll of [true, 'true'] as const)
+      expect((await resolveOptions({ proxyMode: 'nftables', masqueradeAll })).options.masqueradeAll).toBe(true);
+    await expect(resolveOptions({ masqueradeAll: 'yes' })).rejects.toThrow('--masquerade-all "yes": expected true or false');
   });
 
   test('its deprecated ports are addresses; 0 is none', async () => {
@@ -76,7 +78,7 @@ describe('options in force', () => {
   test.each([
     [{ proxyMode: 'userspace' }, '--proxy-mode "userspace": expected one of iptables, ipvs, nftables'],
     [{ conntrackMin: '' }, '--conntrack-min "": expected a whole number from 0'],
-    [{ masqueradeAll: 'yes' }, '--masquerade-all "yes": expected true or false'],
+    [{ bindAddressHardFail: 'yes' }, '--bind-address-hard-fail "yes": expected true or false'],
     [{ ipvsSyncPeriod: '30' }, '--ipvs-sync-period "30": expected a duration such as 30s or 1h30m'],
     [{ featureGates: 'AllAlpha' }, '--feature-gates {}: expected a mapping of gates to true or false'],
     [{ featureGates: 'NoSuchGate=true' }, '--feature-gates "NoSuchGate": expected a feature gate of Kubernetes 1.36'],
