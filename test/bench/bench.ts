@@ -27,6 +27,8 @@ import { summarise } from './statistics.ts';
 export interface Result {
   readonly cell: string;
   readonly title: string;
+  /** How it was measured, where the title does not say it all. */
+  readonly note?: string | undefined;
   readonly unit: string;
   readonly services: number;
   /** By variant: what was measured, and its ratio to direct in the same round; above 1 is better. */
@@ -61,6 +63,8 @@ const agentCells = AGENT_CELLS.filter(isWanted);
 const say = (line: string): void => void process.stderr.write(`${line}\n`);
 
 async function measure(rig: Rig, cell: Cell, services: number): Promise<Result> {
+  await using stack = new AsyncDisposableStack();
+  stack.use(await cell.prepare?.(rig));
   const taken: Record<Variant, number[]> = { direct: [], maglane: [], iptables: [], nftables: [] };
   for (let round = 0; round < rounds; round++) {
     // Each round begins with another, so that none always comes after the same.
@@ -78,7 +82,7 @@ async function measure(rig: Rig, cell: Cell, services: number): Promise<Result> 
   ) as Result['sides'];
   const line = VARIANTS.map((variant) => `${variant} ${sides[variant].ratio.median.toFixed(3)}±${sides[variant].ratio.spread.toFixed(3)}`).join('  ');
   say(`${cell.name.padEnd(18)} ${String(services).padStart(6)} services  ${line}`);
-  return { cell: cell.name, title: cell.title, unit: cell.unit, services, sides };
+  return { cell: cell.name, title: cell.title, note: cell.note, unit: cell.unit, services, sides };
 }
 
 /** Conntrack of the run before would slow down the next one, and only kube-proxy has it. */

@@ -1,8 +1,7 @@
 /** What is measured: each cell asks one side for one number, in one short run. */
-import { execFileSync } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Host } from '../support/lab/host.ts';
+import { command } from './compile.ts';
+import { forwardCost } from './forward.ts';
 import type { Rig, Side } from './rig.ts';
 import { BULK, HTTP, UDP } from './rig.ts';
 
@@ -10,9 +9,13 @@ export interface Cell {
   readonly name: string;
   /** For the reader: what was done. */
   readonly title: string;
+  /** How, where the title does not say it all. */
+  readonly note?: string;
   readonly unit: string;
   /** Whether more is better. Ratios are made so that above 1 is better than direct. */
   readonly moreIsBetter: boolean;
+  /** What its runs need, until disposed of. */
+  prepare?(rig: Rig): Promise<AsyncDisposable>;
   /** One run on one side. @throws Error with what the load generator said. */
   measure(rig: Rig, side: Side, seconds: number): Promise<number>;
 }
@@ -82,17 +85,32 @@ const CONNECTS: readonly Cell[] = [
   },
 ];
 
-export const CELLS: readonly Cell[] = [...TRAFFIC, ...CONNECTS];
+const FORWARDING =
+  'UDP in frames of 64 bytes, of 1,024 flows that have been answered, as fast as one CPU makes them (BPF_F_TEST_XDP_LIVE_FRAMES) and carries them through the node. Counted is all from the node’s device to the far end of its cable, where they end: less what frames take that are dropped where they arrive. Direct is the kernel’s own routing.';
+
+const FORWARDS: readonly Cell[] = [
+  { name: 'forward', with: 'Maglane at tc' },
+  { name: 'forward-xdp', with: 'Maglane at XDP', prepare: (rig: Rig): Promise<AsyncDisposable> => rig.useXdp() },
+].map(({ with: how, ...cell }) => ({
+  ...cell,
+  title: `CPU time of the forwarding node for a packet of an established flow, from outside, nodePort of a node without the backend, ${how}`,
+  note: FORWARDING,
+  unit: 'ns',
+  moreIsBetter: false,
+  measure: forwardCost,
+}));
+
+export const CELLS: readonly Cell[] = [...TRAFFIC, ...CONNECTS, ...FORWARDS];
 
 interface Target {
   readonly host: string;
   readonly ports: Readonly<Record<'http' | 'bulk' | 'udp', number>>;
 }
 
-async function read(host: Host, command: readonly string[], pattern: RegExp): Promise<number> {
-  const { stdout, stderr } = await host.run(command);
+async function read(host: Host, line: readonly string[], pattern: RegExp): Promise<number> {
+  const { stdout, stderr } = await host.run(line);
   const value = Number(pattern.exec(stdout)?.[1]);
-  if (!(value > 0)) throw new Error(`${host.name}: ${command.join(' ')}: ${stderr || stdout}`);
+  if (!(value > 0)) throw new Error(`${host.name}: ${line.join(' ')}: ${stderr || stdout}`);
   return value;
 }
 
@@ -119,18 +137,7 @@ async function roundTrip(host: Host, { host: address, ports }: Target, seconds: 
   return 2 * half;
 }
 
-let connecter: string | undefined;
-
-/** The median. The program is compiled when it is first used. */
+/** The median. */
 async function connects(host: Host, protocol: 'tcp' | 'udp', address: string, port: number, seconds: number): Promise<number> {
-  connecter ??= compile('connect');
-  return (await read(host, [connecter, protocol, address, String(port), String(seconds)], /^(\d+)$/m)) / 1e3;
-}
-
-function compile(name: string): string {
-  const [folder, source] = [join(import.meta.dirname, '../../build'), join(import.meta.dirname, `${name}.c`)];
-  mkdirSync(folder, { recursive: true });
-  const program = join(folder, `bench-${name}`);
-  execFileSync('cc', ['-O2', '-Wall', '-Wextra', '-Werror', '-o', program, source]);
-  return program;
+  return (await read(host, [command('connect'), protocol, address, String(port), String(seconds)], /^(\d+)$/m)) / 1e3;
 }

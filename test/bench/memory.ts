@@ -10,8 +10,7 @@ export interface Memory {
 
 /** Right after all are in step. */
 export async function memoryOf(rig: Rig, services: number): Promise<Memory[]> {
-  const [agent] = rig.agents;
-  const readings: Memory[] = [{ services, what: 'maglane agent', bytes: residentOf(agent?.pid ?? 0) }];
+  const readings: Memory[] = [{ services, what: 'maglane agent', bytes: residentOf(rig.agent.pid) }];
   for (const [variant, proxy] of rig.proxies)
     readings.push({ services, what: `kube-proxy ${variant as 'iptables' | 'nftables'}`, bytes: residentOf(proxy.pid) });
   const { stdout } = await rig

@@ -2,17 +2,15 @@
  * What one packet costs in each program, in ns over an empty one: BPF_PROG_TEST_RUN with many repetitions over a
  * wrapper (packets.bpf.c) that makes each a packet of another flow. One CPU, nothing else of the stack.
  */
-import { execFileSync } from 'node:child_process';
-import { join } from 'node:path';
 import native from '../../native/index.js';
 import type { BpfObject } from '../../native/index.d.ts';
 import type { Bench, Family } from '../kernel/packet-bench.ts';
 import { context, IP, serveOn, startBench } from '../kernel/packet-bench.ts';
 import { buildPacket, joinEndpoint } from '../support/packet.ts';
+import { bpfObject } from './compile.ts';
 import { summarise } from './statistics.ts';
 import type { Summary } from './statistics.ts';
 
-const ROOT = join(import.meta.dirname, '../..');
 /** Packets in one run. */
 const PACKETS = 65_536;
 /** How many flows they are of: what fits into a CPU's caches, and what does not. */
@@ -81,11 +79,7 @@ export async function packetCosts(rounds: number): Promise<PacketCost[]> {
 }
 
 function openWrapper({ lab }: Bench): BpfObject {
-  const object = join(ROOT, 'build/bench-packets.bpf.o');
-  const include = execFileSync('cc', ['-print-multiarch'], { encoding: 'utf8' }).trim();
-  const options = ['-O2', '-g', '-target', 'bpf', '-mcpu=v3', '-Wall', '-Werror', '-idirafter', `/usr/include/${include}`];
-  execFileSync('clang', [...options, '-c', join(import.meta.dirname, 'packets.bpf.c'), '-o', object]);
-  const wrapper = native.open(object);
+  const wrapper = native.open(bpfObject('packets'));
   wrapper.load();
   for (const { hook } of HOOKS) native.pin(wrapper.programFd(`restore_${hook}`), lab.pin(`restore_${hook}`));
   return wrapper;

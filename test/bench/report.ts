@@ -18,12 +18,12 @@ const TITLES: Readonly<Record<Variant, string>> = { direct: 'direct', maglane: '
 const number = (value: number): string => (value >= 1_000 ? Math.round(value).toLocaleString('en-US') : value.toPrecision(3));
 const ratio = ({ median, spread }: Summary): string => `${median.toFixed(3)} ± ${spread.toFixed(3)}`;
 
-/** A sentence for cells that do not tell Maglane from the better kube-proxy. */
+/** Which one is better, and how many times; a sentence for cells that do not tell Maglane from the better kube-proxy. */
 function verdict({ sides }: Result): string {
   const { maglane, iptables, nftables } = sides;
   const best = iptables.ratio.median > nftables.ratio.median ? iptables.ratio : nftables.ratio;
   if (!isDistinct(maglane.ratio, best)) return 'no difference beyond the spread';
-  return maglane.ratio.median > best.median ? 'ahead' : 'behind';
+  return `${maglane.ratio.median > best.median ? 'ahead' : 'behind'}, × ${(maglane.ratio.median / best.median).toFixed(2)}`;
 }
 
 function cellSection(cell: string, results: readonly Result[]): string {
@@ -36,6 +36,7 @@ function cellSection(cell: string, results: readonly Result[]): string {
   return [
     `## ${cell}: ${first.title}`,
     '',
+    ...(first.note === undefined ? [] : [first.note, '']),
     `![${cell}](benchmarks/${cell}.svg)`,
     '',
     `| Services | direct (${first.unit}) | ${PEERS.map((peer) => TITLES[peer]).join(' | ')} | Maglane against the better of them |`,

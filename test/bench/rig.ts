@@ -51,13 +51,14 @@ export class Rig implements AsyncDisposable {
   readonly plane: ControlPlane;
   readonly api: Api;
   readonly sides: readonly Side[];
-  readonly agents: readonly Agent[];
   readonly proxies: ReadonlyMap<Variant, KubeProxy>;
+  /** Of the front node. */
+  #agent: Agent;
   readonly #stack: AsyncDisposableStack;
   #fillers = 0;
 
-  private constructor(parts: Pick<Rig, 'lab' | 'plane' | 'api' | 'sides' | 'agents' | 'proxies'>, stack: AsyncDisposableStack) {
-    ({ lab: this.lab, plane: this.plane, api: this.api, sides: this.sides, agents: this.agents, proxies: this.proxies } = parts);
+  private constructor(parts: Pick<Rig, 'lab' | 'plane' | 'api' | 'sides' | 'proxies' | 'agent'>, stack: AsyncDisposableStack) {
+    ({ lab: this.lab, plane: this.plane, api: this.api, sides: this.sides, proxies: this.proxies, agent: this.#agent } = parts);
     this.#stack = stack;
   }
 
@@ -71,17 +72,26 @@ export class Rig implements AsyncDisposable {
     await setUp(lab.client);
     const sides: Side[] = [];
     for (const [i, variant] of VARIANTS.entries()) sides.push(await side(lab, api, stack, variant, i));
-    const agents: Agent[] = [];
     const proxies = new Map<Variant, KubeProxy>();
-    for (const { variant, front, back } of sides) {
-      if (variant === 'maglane') agents.push(...(await maglane(plane, [front, back])));
-      else if (variant !== 'direct') proxies.set(variant, await kubeProxy(plane, stack, variant, front));
-    }
-    return new Rig({ lab, plane, api, sides, agents, proxies }, stack.move());
+    for (const { variant, front } of sides) if (isProxy(variant)) proxies.set(variant, await kubeProxy(plane, stack, variant, front));
+    const { front, back } = sideOf(sides, 'maglane');
+    const [agent] = await Promise.all([maglane(plane, front), maglane(plane, back)]);
+    return new Rig({ lab, plane, api, sides, proxies, agent }, stack.move());
+  }
+
+  /** Maglane's on its front node. */
+  get agent(): Agent {
+    return this.#agent;
+  }
+
+  /** Has Maglane's front node use XDP, which veth devices get only when they are asked for it; until disposed of. */
+  async useXdp(): Promise<AsyncDisposable> {
+    await this.#restart(['--xdp-mode', 'native']);
+    return { [Symbol.asyncDispose]: () => this.#restart([]) };
   }
 
   side(variant: Variant): Side {
-    return this.sides.find((one) => one.variant === variant) as Side;
+    return sideOf(this.sides, variant);
   }
 
   /** Brings the number of Services to `total`: those beyond the measured ones lead to addresses nobody asks. */
@@ -119,7 +129,15 @@ export class Rig implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#stack.disposeAsync();
   }
+
+  async #restart(args: readonly string[]): Promise<void> {
+    await this.#agent.stop();
+    this.#agent = await maglane(this.plane, this.side('maglane').front, args);
+  }
 }
+
+const isProxy = (variant: Variant): variant is 'iptables' | 'nftables' => variant === 'iptables' || variant === 'nftables';
+const sideOf = (sides: readonly Side[], variant: Variant): Side => sides.find((one) => one.variant === variant) as Side;
 
 async function setUp(host: Host): Promise<void> {
   for (const setting of PATIENT) await host.run(['sysctl', '-qw', setting]);
@@ -216,9 +234,8 @@ async function filler(api: Api, n: number): Promise<void> {
   });
 }
 
-async function maglane(plane: ControlPlane, nodes: readonly LabNode[]): Promise<Agent[]> {
-  const args = ['--source', 'kubernetes', '--kubeconfig', await plane.agentKubeconfig(), '--cluster-cidr', '10.244.0.0/16'];
-  return Promise.all(nodes.map((node) => node.startAgent({ args })));
+async function maglane(plane: ControlPlane, node: LabNode, more: readonly string[] = []): Promise<Agent> {
+  return node.startAgent({ args: ['--source', 'kubernetes', '--kubeconfig', await plane.agentKubeconfig(), '--cluster-cidr', '10.244.0.0/16', ...more] });
 }
 
 async function kubeProxy(plane: ControlPlane, stack: AsyncDisposableStack, mode: 'iptables' | 'nftables', host: LabNode): Promise<KubeProxy> {

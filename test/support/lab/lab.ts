@@ -32,6 +32,8 @@ export class Lab implements AsyncDisposable {
   readonly client: Host;
   /** For a control plane: on the nodes' network, no node. */
   readonly control: Host;
+  /** Namespace of the switch, where each node's cable ends in a device of the node's name. */
+  readonly fabric: string;
   /** For files that go with the lab: manifests, configuration. */
   readonly folder: string;
   readonly #options: Required<LabOptions>;
@@ -40,6 +42,7 @@ export class Lab implements AsyncDisposable {
 
   private constructor(prefix: string, options: Required<LabOptions>) {
     this.prefix = prefix;
+    this.fabric = this.#netns('fabric');
     this.folder = folderOf(prefix);
     this.#options = options;
     const cgroup = cgroupOf(prefix);
@@ -155,7 +158,7 @@ export class Lab implements AsyncDisposable {
 
   async #build(): Promise<void> {
     mkdirSync(this.folder);
-    const fabric = this.#netns('fabric');
+    const { fabric } = this;
     const leaves = [this.client, this.control];
     await net.makeNamespaces([
       { netns: fabric, forwards: true },
