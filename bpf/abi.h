@@ -126,6 +126,8 @@ enum node_flag {
 	NODE_DETECTS_DEVICE = 4, /* the device tells: DEVICE_DETECTED */
 	NODE_OWNS_BEYOND = 8,    /* addresses with FRONTEND_OWNED lie outside `service_cidrs`, too */
 	NODE_MASQUERADES_ALL = 16, /* packets to cluster IPs, whoever sends them (masqueradeAll) */
+	NODE_ADDRESS_V4 = 32,    /* `addr[0]` is known */
+	NODE_ADDRESS_V6 = 64,    /* `addr[1]`, likewise */
 };
 
 #define SERVICE_CIDRS_MAX 16
@@ -135,6 +137,8 @@ struct node {
 	__u32 flags; /* enum node_flag */
 	__u32 service_cidr_count;
 	struct cidr pods[2];
+	/* As the other nodes know this one: what is wrapped for them comes from it, and to it. */
+	struct addr addr[2];
 	/* In these an address without FRONTEND_ADDRESS is nobody's: dropped. */
 	struct cidr service_cidrs[SERVICE_CIDRS_MAX];
 };
@@ -147,6 +151,7 @@ enum backend_flag {
 	BACKEND_TERMINATING = 4,
 	BACKEND_IN_CLUSTER = 8, /* in the set SET_CLUSTER now: affinity may choose it again */
 	BACKEND_IN_LOCAL = 16,  /* in the set SET_LOCAL now */
+	BACKEND_HOSTED = 32,    /* `hosts` has the address of its node: packets are sent there as they are */
 };
 
 struct backend {
@@ -183,6 +188,8 @@ enum flow_flag {
 	FLOW_RST = 8,
 	FLOW_ASSURED = 16, /* the backend has answered */
 	FLOW_NODE = 32,    /* the client is this node itself */
+	/* Sent on, wrapped, as it is: `to` has the backend, with its node's address as saddr. It has no other half. */
+	FLOW_DSR = 64,
 };
 
 /*
@@ -349,6 +356,8 @@ enum reason {
 	REASON_NEW_REMOTE,            /* new flow, sent on to another node */
 	REASON_LOCAL,                 /* established, to a backend on this node */
 	REASON_REMOTE,                /* established, sent on under another source */
+	REASON_NEW_DSR,               /* new flow, sent on as it is to the node of its backend */
+	REASON_DSR,                   /* established, likewise */
 	REASON_REPLY_LOCAL,           /* answer to a client that the backend has seen as it is */
 	REASON_REPLY_REMOTE,          /* answer to what was sent on, sent back to the client */
 	REASON_ECHO,                  /* a ping of a virtual IP: answered */
@@ -365,6 +374,7 @@ enum reason {
 	REASON_DROP_TTL,              /* TTL or hop limit spent: answered with ICMP time exceeded */
 	REASON_TOO_BIG,               /* too long for the way on: answered with the MTU that would do */
 	REASON_DROP_NO_ROUTE,         /* no route to the backend or back to the client */
+	REASON_DROP_DSR,              /* came from another node as it is, and is no packet of a flow */
 	REASON_DROP_INCONSISTENT,     /* a map entry points at nothing: an agent's bug */
 	REASON_DROP_WRITE,            /* the kernel refused to change the packet */
 	REASON_SOCK_FOREIGN,          /* connect or send to no frontend: untouched */
@@ -385,7 +395,8 @@ struct config {
 	__u64 host_netns; /* cookie of the node's own network namespace */
 	__u16 snat_min;   /* source ports reserved for forwarding, host byte order */
 	__u16 snat_max;
-	__u32 pad;
+	__be16 dsr_port; /* UDP port of packets that nodes send each other as they are; 0: none */
+	__u16 pad;
 };
 
 /* ---- what the agent says of itself, for the commands, also when it is dead ---- */
@@ -404,7 +415,7 @@ _Static_assert(sizeof(struct frontend_key) == 20, "frontend_key");
 _Static_assert(sizeof(struct frontend) == 8, "frontend");
 _Static_assert(sizeof(struct service) == 228, "service");
 _Static_assert(sizeof(struct source_range_key) == 24, "source_range_key");
-_Static_assert(sizeof(struct node) == 8 + 18 * 32, "node");
+_Static_assert(sizeof(struct node) == 8 + 19 * 32, "node");
 _Static_assert(sizeof(struct backend) == 32, "backend");
 _Static_assert(sizeof(struct tuple) == 40, "tuple");
 _Static_assert(sizeof(struct flow) == 56, "flow");

@@ -68,6 +68,27 @@ struct {
 	__type(value, struct open_sockets);
 } open_sockets SEC(".maps");
 
+/*
+ * agent writes through mmap; packets read. The key is a backend's id, the value the address of its node, where
+ * the backend is BACKEND_HOSTED. The agent makes one slot of it where nothing is sent on as it is.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct addr);
+} hosts SEC(".maps");
+
+/* agent writes; packets read: addresses of the nodes whose wrapped packets are opened here. Kubernetes has 5,000 nodes at most. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct addr);
+	__type(value, __u32);
+} peers SEC(".maps");
+
 /* agent writes through mmap: regions of backend ids, see struct backend_set. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

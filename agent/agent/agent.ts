@@ -57,7 +57,7 @@ export async function runAgent(resolved: Resolved, again: () => Promise<Resolved
   const metrics = new Metrics();
   const source = await createSource(options, log, metrics);
   const dataplane = Dataplane.open(
-    { ...sizes(options), bpffs: options.bpffs, cgroup: cgroup ?? '', xdpMode: options.xdpMode, snatPorts: options.snatPorts },
+    { ...sizes(options), bpffs: options.bpffs, cgroup: cgroup ?? '', xdpMode: options.xdpMode, snatPorts: options.snatPorts, dsrPort: 0 },
     log,
   );
   try {
@@ -241,7 +241,7 @@ class Agent {
 function sizes(options: AgentOptions) {
   const { maxServices, maxFrontends, maxBackends, ringSlots, maxSourceRanges, maxFlows, maxAffinity, maxDevices } = options;
   const capacity = { services: maxServices, frontends: maxFrontends, backends: maxBackends, ringSlots, sourceRanges: maxSourceRanges };
-  return { capacity, maxFlows, maxAffinity, maxDevices };
+  return { capacity, maxFlows, maxAffinity, maxDevices, hosts: false };
 }
 
 /** Each source is imported when it is the one: neither pays for the other. */

@@ -103,7 +103,8 @@ export class ThisNode {
   }
 
   #read(interfaces: readonly Interface[]): NodeFacts {
-    const { nodeName, nodeIp, nodeportAddresses, localhostNodeports, algorithm, masqueradeAll, ownLbIps, vipPing, allowServiceExternalIps } = this.#options;
+    const { nodeName, nodeIp, nodeportAddresses, localhostNodeports, algorithm, forwarding, masqueradeAll, ownLbIps, vipPing, allowServiceExternalIps } =
+      this.#options;
     const addresses = nodeAddresses(nodeIp, this.#node, interfaces);
     return {
       name: nodeName,
@@ -111,6 +112,8 @@ export class ThisNode {
       nodePortAddresses: nodePortAddresses(nodeportAddresses, addresses, interfaces),
       localhostNodePorts: localhostNodeports,
       defaultAlgorithm: algorithm,
+      defaultForwarding: forwarding,
+      dsr: false,
       nodeAddresses: addresses,
       detectLocal: detectLocal(this.#options),
       masqueradeAll,

@@ -12,12 +12,14 @@ import { ABI_VERSION, agentInfoCodec, RING_CHUNK } from './generated/abi.ts';
 import { Maps, namesIn, wordsOf } from './maps.ts';
 
 export interface MapSizes {
-  readonly capacity: Omit<Capacity, 'serviceCidrs'>;
+  readonly capacity: Omit<Capacity, 'serviceCidrs' | 'peers'>;
   /** Tracked flows: two entries each. */
   readonly maxFlows: number;
   readonly maxAffinity: number;
   /** Devices that programs are attached to. */
   readonly maxDevices: number;
+  /** Packets may be sent on as they are: where they are not, no backend's node needs to be known. */
+  readonly hosts: boolean;
 }
 
 export interface Adopted {
@@ -37,11 +39,12 @@ const LINKED = ['backends', 'open_sockets', 'ring', 'services', 'frontends', 'so
 const KEYED = new Set([1, 9, 11]);
 
 /** Sets the sizes of the maps that have an option. Before loading. */
-export function setSizes(object: BpfObject, { capacity, maxFlows, maxAffinity, maxDevices }: MapSizes): void {
+export function setSizes(object: BpfObject, { capacity, maxFlows, maxAffinity, maxDevices, hosts }: MapSizes): void {
   object.setMaxEntries('services', capacity.services);
   object.setMaxEntries('frontends', capacity.frontends);
   object.setMaxEntries('backends', capacity.backends);
   object.setMaxEntries('open_sockets', capacity.backends);
+  object.setMaxEntries('hosts', hosts ? capacity.backends : 1);
   object.setMaxEntries('source_ranges', capacity.sourceRanges);
   object.setMaxEntries('ring', Math.ceil(capacity.ringSlots / RING_CHUNK));
   object.setMaxEntries('flows', 2 * maxFlows);

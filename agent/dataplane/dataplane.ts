@@ -32,6 +32,8 @@ export interface DataplaneOptions extends MapSizes {
   readonly xdpMode: XdpMode;
   /** Source ports reserved for what is sent on. */
   readonly snatPorts: { readonly min: number; readonly max: number };
+  /** UDP port at which nodes take what they send each other as it is; 0: they send nothing so. */
+  readonly dsrPort: number;
   /** The compiled programs. Default: $MAGLANE_OBJECT, else beside this module, else build/ of the source tree. */
   readonly object?: string;
 }
@@ -158,9 +160,9 @@ function findObject(): string {
   return existsSync(beside) ? beside : fileURLToPath(new URL('../../build/maglane.bpf.o', import.meta.url));
 }
 
-function setConfig(object: BpfObject, { snatPorts }: DataplaneOptions): void {
+function setConfig(object: BpfObject, { snatPorts, dsrPort }: DataplaneOptions): void {
   const rodata = object.rodata();
-  configCodec.write({ hostNetns: native.netnsCookie(), snatMin: snatPorts.min, snatMax: snatPorts.max }, rodata, CONFIG_OFFSET);
+  configCodec.write({ hostNetns: native.netnsCookie(), snatMin: snatPorts.min, snatMax: snatPorts.max, dsrPort }, rodata, CONFIG_OFFSET);
   object.setRodata(rodata);
 }
 

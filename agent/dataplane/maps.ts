@@ -2,15 +2,21 @@
 import { readdirSync } from 'node:fs';
 import native from '../../native/index.js';
 import type { MapInfo } from '../../native/index.d.ts';
+import type { Address } from '../model/address.ts';
+import { readAddress } from '../model/address.ts';
 import type { DesiredAddress } from '../model/desired.ts';
 import type { Held, HeldBackend, HeldFrontend, HeldService, HeldSourceRange, SetRegion } from '../plan/held.ts';
 import { backendCodec, frontendCodec, frontendKeyCodec, nodeCodec, RING_CHUNK, SERVICE_CIDRS_MAX, serviceCodec, sourceRangeKeyCodec } from './generated/abi.ts';
 import { Window } from './window.ts';
-import { fromAddress, fromBackend, fromFrontend, fromNode, fromService, fromSourceRange } from './records.ts';
+import { fromAddress, fromBackend, fromFrontend, fromNode, fromService, fromSourceRange, NO_ADDRESS } from './records.ts';
 
 /** u32 words of a backend slot, and the one that holds its service. */
 const BACKEND_WORDS = backendCodec.size / 4;
 const SERVICE_WORD = backendCodec.offsets.service / 4;
+
+/** Of a struct addr. */
+const ADDRESS_BYTES = 16;
+const NO_BYTES = new Uint8Array();
 
 export class Maps {
   readonly #fds: ReadonlyMap<string, number>;
@@ -120,11 +126,13 @@ export class Maps {
         ringSlots: this.info('ring').maxEntries * RING_CHUNK,
         sourceRanges: this.info('source_ranges').maxEntries,
         serviceCidrs: SERVICE_CIDRS_MAX,
+        peers: this.has('peers') ? this.info('peers').maxEntries : 0,
       },
       services: this.#services(),
       ...this.#frontends(),
       sourceRanges: this.#sourceRanges(),
       node: fromNode(nodeCodec.read(this.memory('node'))),
+      peers: this.#peers(),
       backends: this.#backends(),
       members: ({ base, count }: SetRegion) => this.readRing(base, count),
     };
@@ -164,6 +172,12 @@ export class Maps {
     return Array.from({ length: count }, (_, i) => fromSourceRange(sourceRangeKeyCodec.read(keys, i * sourceRangeKeyCodec.size)));
   }
 
+  #peers(): Address[] {
+    if (!this.has('peers')) return [];
+    const { keys, count } = native.mapEntries(this.fd('peers'));
+    return Array.from({ length: count }, (_, i) => readAddress(keys, i * ADDRESS_BYTES));
+  }
+
   /** Most slots are empty: only the service is looked at until one is not. */
   #backends(): HeldBackend[] {
     const held: HeldBackend[] = [];
@@ -171,10 +185,16 @@ export class Maps {
       const words = wordsOf(bytes);
       for (let at = 0; at < words.length; at += BACKEND_WORDS) {
         const id = (offset / 4 + at) / BACKEND_WORDS;
-        if (words[at + SERVICE_WORD] !== 0 && id !== 0) held.push(fromBackend(id, backendCodec.read(bytes, 4 * at)));
+        if (words[at + SERVICE_WORD] !== 0 && id !== 0) held.push(fromBackend(id, backendCodec.read(bytes, 4 * at), (hosted) => this.#hostOf(hosted)));
       }
     }
     return held;
+  }
+
+  /** Where nothing is sent on as it is, the map is too small to say: then what a backend's flags say is an earlier agent's. */
+  #hostOf(backend: number): Address {
+    const bytes = this.has('hosts') ? this.from('hosts', backend * ADDRESS_BYTES) : NO_BYTES;
+    return bytes.length === 0 ? NO_ADDRESS : readAddress(bytes, 0);
   }
 }
 

@@ -78,23 +78,26 @@ export function fromSourceRange({ prefixlen, service, addr }: SourceRangeKey): H
   return { service, range: { base: addr, prefix: prefixlen - SERVICE_BITS - (familyOf(addr) === 4 ? MAPPED_BITS : 0) } };
 }
 
-export function toNode({ pods4, pods6, detectsByDevice, serviceCidrs, ownsBeyond, masqueradesAll }: DesiredNode): Node {
+export function toNode({ pods4, pods6, detectsByDevice, serviceCidrs, ownsBeyond, masqueradesAll, address4, address6 }: DesiredNode): Node {
   const flags = [
     pods4 === undefined ? 0 : NodeFlag.DETECTS_V4,
     pods6 === undefined ? 0 : NodeFlag.DETECTS_V6,
     detectsByDevice ? NodeFlag.DETECTS_DEVICE : 0,
     ownsBeyond ? NodeFlag.OWNS_BEYOND : 0,
     masqueradesAll ? NodeFlag.MASQUERADES_ALL : 0,
+    address4 === undefined ? 0 : NodeFlag.ADDRESS_V4,
+    address6 === undefined ? 0 : NodeFlag.ADDRESS_V6,
   ].reduce((all, flag) => all | flag, 0);
   return {
     flags,
     serviceCidrCount: serviceCidrs.length,
+    addr: [address4 ?? NO_ADDRESS, address6 ?? NO_ADDRESS],
     pods: [pods4, pods6].map((pods) => (pods === undefined ? NO_CIDR : toCidr(pods))),
     serviceCidrs: Array.from({ length: SERVICE_CIDRS_MAX }, (_, i) => (serviceCidrs[i] === undefined ? NO_CIDR : toCidr(serviceCidrs[i]))),
   };
 }
 
-export function fromNode({ flags, serviceCidrCount, pods, serviceCidrs }: Node): DesiredNode {
+export function fromNode({ flags, serviceCidrCount, addr, pods, serviceCidrs }: Node): DesiredNode {
   const podsOf = (family: 0 | 1, flag: number): CidrText | undefined => ((flags & flag) === 0 ? undefined : fromCidr(pods[family] ?? NO_CIDR));
   return {
     pods4: podsOf(0, NodeFlag.DETECTS_V4),
@@ -103,12 +106,16 @@ export function fromNode({ flags, serviceCidrCount, pods, serviceCidrs }: Node):
     serviceCidrs: serviceCidrs.slice(0, serviceCidrCount).map(fromCidr),
     ownsBeyond: (flags & NodeFlag.OWNS_BEYOND) !== 0,
     masqueradesAll: (flags & NodeFlag.MASQUERADES_ALL) !== 0,
+    address4: (flags & NodeFlag.ADDRESS_V4) === 0 ? undefined : addr[0],
+    address6: (flags & NodeFlag.ADDRESS_V6) === 0 ? undefined : addr[1],
   };
 }
 
 /** Of ::ffff:0:0/96, which every IPv4 address is in here. */
 const MAPPED_BITS = 96;
-const NO_CIDR: Cidr = { net: '::' as Address, mask: '::' as Address };
+/** All bytes zero. */
+export const NO_ADDRESS = '::' as Address;
+const NO_CIDR: Cidr = { net: NO_ADDRESS, mask: NO_ADDRESS };
 
 /** Bits that a mask over 16 bytes has. */
 function maskBits({ base, prefix }: CidrText): number {
@@ -172,13 +179,14 @@ export function fromService(id: number, service: Service): HeldService {
   };
 }
 
-export function backendFlags({ serving, local, terminating, inCluster, inLocal }: HeldBackend): number {
+export function backendFlags({ serving, local, terminating, inCluster, inLocal, host }: HeldBackend): number {
   return [
     serving ? BackendFlag.SERVING : 0,
     local ? BackendFlag.LOCAL : 0,
     terminating ? BackendFlag.TERMINATING : 0,
     inCluster ? BackendFlag.IN_CLUSTER : 0,
     inLocal ? BackendFlag.IN_LOCAL : 0,
+    host === undefined ? 0 : BackendFlag.HOSTED,
   ].reduce((all, flag) => all | flag, 0);
 }
 
@@ -187,7 +195,8 @@ export function toBackend(held: HeldBackend): Backend {
   return { addr: held.address, port: held.port, flags: backendFlags(held), service: held.service, connections: 0n };
 }
 
-export function fromBackend(id: number, { addr, port, flags, service }: Backend): HeldBackend {
+/** @param hostOf the address of a hosted backend's node, by the backend's id. */
+export function fromBackend(id: number, { addr, port, flags, service }: Backend, hostOf: (id: number) => Address): HeldBackend {
   return {
     id,
     service,
@@ -198,5 +207,6 @@ export function fromBackend(id: number, { addr, port, flags, service }: Backend)
     terminating: (flags & BackendFlag.TERMINATING) !== 0,
     inCluster: (flags & BackendFlag.IN_CLUSTER) !== 0,
     inLocal: (flags & BackendFlag.IN_LOCAL) !== 0,
+    host: (flags & BackendFlag.HOSTED) === 0 ? undefined : hostOf(id),
   };
 }

@@ -1,9 +1,21 @@
 /** Executes a plan's writes: neighbours of one kind as one batch, or straight into mapped memory. */
 import native from '../../native/index.js';
+import type { Address } from '../model/address.ts';
+import { writeAddress } from '../model/address.ts';
 import type { DesiredAddress } from '../model/desired.ts';
-import type { HeldFrontend, HeldService, Write } from '../plan/held.ts';
+import type { HeldBackend, HeldFrontend, HeldService, Write } from '../plan/held.ts';
 import type { Codec, Node } from './generated/abi.ts';
-import { backendCodec, cidrCodec, frontendCodec, frontendKeyCodec, nodeCodec, NodeFlag, serviceCodec, sourceRangeKeyCodec } from './generated/abi.ts';
+import {
+  backendCodec,
+  BackendFlag,
+  cidrCodec,
+  frontendCodec,
+  frontendKeyCodec,
+  nodeCodec,
+  NodeFlag,
+  serviceCodec,
+  sourceRangeKeyCodec,
+} from './generated/abi.ts';
 import type { Maps } from './maps.ts';
 import { wordsOf } from './maps.ts';
 import { forgetSockets } from './recount.ts';
@@ -45,11 +57,17 @@ function executeRun(maps: Maps, run: readonly Write[]): void {
       return;
     }
     case 'backend.put':
-      for (const { backend } of all('backend.put')) backendCodec.write(toBackend(backend), maps.from('backends', backend.id * backendCodec.size));
+      for (const { backend } of all('backend.put')) {
+        putHost(maps, backend);
+        backendCodec.write(toBackend(backend), maps.from('backends', backend.id * backendCodec.size));
+      }
       return;
     case 'backend.flags':
-      // One byte: the kernel counts connections in the same slot meanwhile.
-      for (const { backend } of all('backend.flags')) maps.from('backends', backend.id * backendCodec.size)[backendCodec.offsets.flags] = backendFlags(backend);
+      for (const { backend } of all('backend.flags')) {
+        putHost(maps, backend);
+        // One byte: the kernel counts connections in the same slot meanwhile.
+        maps.from('backends', backend.id * backendCodec.size)[backendCodec.offsets.flags] = backendFlags(backend);
+      }
       return;
     case 'backend.clear':
       for (const { id } of all('backend.clear')) {
@@ -81,6 +99,14 @@ function executeRun(maps: Maps, run: readonly Write[]): void {
       native.mapDeleteBatch(maps.fd('source_ranges'), encode(sourceRangeKeyCodec, keys), keys.length);
       return;
     }
+    case 'peer.put': {
+      const keys = addressBytes(all('peer.put').map(({ address }) => address));
+      native.mapUpdateBatch(maps.fd('peers'), keys, bytesOf(run.map(() => 1)), run.length);
+      return;
+    }
+    case 'peer.delete':
+      native.mapDeleteBatch(maps.fd('peers'), addressBytes(all('peer.delete').map(({ address }) => address)), run.length);
+      return;
     case 'node.put':
       for (const { node } of all('node.put')) putNode(maps, toNode(node));
   }
@@ -92,19 +118,41 @@ function executeRun(maps: Maps, run: readonly Write[]): void {
  */
 function putNode(maps: Maps, node: Node): void {
   const memory = maps.memory('node');
-  const { flags, serviceCidrCount, serviceCidrs } = nodeCodec.offsets;
+  const { flags, serviceCidrCount, addr, pods, serviceCidrs } = nodeCodec.offsets;
   const words = wordsOf(memory);
   const record = new Uint8Array(nodeCodec.size);
   nodeCodec.write(node, record);
   const differs = (from: number, to: number): boolean => Buffer.compare(memory.subarray(from, to), record.subarray(from, to)) !== 0;
   if (differs(serviceCidrs, nodeCodec.size)) words[serviceCidrCount / 4] = 0;
-  [NodeFlag.DETECTS_V4, NodeFlag.DETECTS_V6].forEach((flag, i) => {
-    const at = nodeCodec.offsets.pods + i * cidrCodec.size;
-    if (differs(at, at + cidrCodec.size)) words[flags / 4] = (words[flags / 4] ?? 0) & ~flag;
-  });
-  memory.set(record.subarray(nodeCodec.offsets.pods), nodeCodec.offsets.pods);
+  const takeBack = (flag: number, at: number, size: number): void => {
+    if (differs(at, at + size)) words[flags / 4] = (words[flags / 4] ?? 0) & ~flag;
+  };
+  [NodeFlag.DETECTS_V4, NodeFlag.DETECTS_V6].forEach((flag, i) => takeBack(flag, pods + i * cidrCodec.size, cidrCodec.size));
+  [NodeFlag.ADDRESS_V4, NodeFlag.ADDRESS_V6].forEach((flag, i) => takeBack(flag, addr + i * 16, 16));
+  memory.set(record.subarray(pods), pods);
   words[serviceCidrCount / 4] = node.serviceCidrCount;
   words[flags / 4] = node.flags;
+}
+
+/**
+ * Where packets for a backend are sent as they are: said before its flags speak of it. While it changes under packets that
+ * read it, the flags do not.
+ */
+function putHost(maps: Maps, { id, host }: HeldBackend): void {
+  if (host === undefined) return;
+  const record = addressBytes([host]);
+  const bytes = maps.from('hosts', id * record.length);
+  if (Buffer.compare(bytes.subarray(0, record.length), record) === 0) return;
+  const slot = maps.from('backends', id * backendCodec.size);
+  const { flags } = backendCodec.offsets;
+  slot[flags] = (slot[flags] ?? 0) & ~BackendFlag.HOSTED;
+  bytes.set(record);
+}
+
+function addressBytes(addresses: readonly Address[]): Uint8Array {
+  const bytes = new Uint8Array(16 * addresses.length);
+  addresses.forEach((address, i) => writeAddress(address, bytes, 16 * i));
+  return bytes;
 }
 
 function putAddresses(maps: Maps, addresses: readonly DesiredAddress[]): void {

@@ -9,6 +9,10 @@ export type FrontendKind = 'ClusterIP' | 'NodePort' | 'ExternalIP' | 'LoadBalanc
 export const ALGORITHMS = ['maglev', 'random', 'round-robin', 'least-connections', 'source-hash'] as const;
 export type Algorithm = (typeof ALGORITHMS)[number];
 
+/** How packets reach a backend on another node: under this node's address, or as they are (docs/decisions/dsr.md). */
+export const FORWARDINGS = ['snat', 'dsr'] as const;
+export type Forwarding = (typeof FORWARDINGS)[number];
+
 export interface Frontend {
   readonly address: Address;
   /** 1 to 65535. */
@@ -25,6 +29,8 @@ export interface Backend {
   /** On this node. */
   readonly local: boolean;
   readonly terminating: boolean;
+  /** The address of its node, which takes packets for it as they are (DSR); undefined: what is sent on to it is masqueraded. */
+  readonly host: Address | undefined;
 }
 
 /** "namespace/name:port/TCP/4": names one service port of one family for good. */
@@ -78,6 +84,9 @@ export interface DesiredNode {
   readonly ownsBeyond: boolean;
   /** Packets to cluster IPs are masqueraded, whoever sends them (--masquerade-all). */
   readonly masqueradesAll: boolean;
+  /** Where the other nodes send what this one is to take as it is; undefined: they send nothing so. */
+  readonly address4: Address | undefined;
+  readonly address6: Address | undefined;
 }
 
 /** A Service's healthCheckNodePort (type LoadBalancer, externalTrafficPolicy Local). */

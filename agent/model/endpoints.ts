@@ -17,6 +17,10 @@ export interface Place {
   readonly zone: string;
 }
 
+/** The address of a node, by its name, to send packets on to as they are; undefined: it takes none. */
+export type HostOf = (nodeName: string) => Address | undefined;
+export const nowhere: HostOf = () => undefined;
+
 /** A slice whose addresses and ports have been judged, once for all ports of its Service. */
 export interface ReadSlice {
   readonly slice: EndpointSlice;
@@ -77,13 +81,15 @@ export function readSlice(slice: EndpointSlice): { read: ReadSlice | undefined; 
  * The endpoints that a service port's policies choose among.
  * @param slices those of the Service, always in the same order: where rows differ about one endpoint, order decides.
  * @param port matched by name and protocol, never by number.
+ * @param hostOf asked for endpoints of other nodes.
  */
 export function chooseEndpoints(
   slices: readonly ReadSlice[],
   port: { portName: string; protocol: Protocol; family: Family; usesCluster: boolean; usesLocal: boolean },
   place: Place,
+  hostOf: HostOf = nowhere,
 ): Chosen {
-  const endpoints = matchEndpoints(slices, port, place);
+  const endpoints = matchEndpoints(slices, port, place, hostOf);
   const cluster = port.usesCluster ? chooseCluster(endpoints, place) : [];
   const local = port.usesLocal ? readyOrLeaving(endpoints.filter((e) => e.backend.local)) : [];
   const used = new Set([...cluster, ...local]);
@@ -95,7 +101,7 @@ export function chooseEndpoints(
 /** How many distinct addresses of one family are endpoints here and ready, over all ports that the slices have: what a health check node port says. */
 export function countLocalReady(slices: readonly ReadSlice[], family: Family, place: Place): number {
   const ports = new Map(slices.flatMap(({ ports }) => ports.map(({ name, protocol }) => [`${name}/${protocol}`, { portName: name, protocol, family }])));
-  const found = [...ports.values()].flatMap((port) => matchEndpoints(slices, port, place));
+  const found = [...ports.values()].flatMap((port) => matchEndpoints(slices, port, place, nowhere));
   return new Set(found.filter((e) => e.ready && e.backend.local).map((e) => e.backend.address)).size;
 }
 
@@ -104,7 +110,12 @@ export function countLocalReady(slices: readonly ReadSlice[], family: Family, pl
  * whatever came before it, a terminating one nothing (kubernetes#135593: a pod's address may be
  * terminating in one slice and alive, reused, in another).
  */
-function matchEndpoints(slices: readonly ReadSlice[], wanted: { portName: string; protocol: Protocol; family: Family }, place: Place): Endpoint[] {
+function matchEndpoints(
+  slices: readonly ReadSlice[],
+  wanted: { portName: string; protocol: Protocol; family: Family },
+  place: Place,
+  hostOf: HostOf,
+): Endpoint[] {
   const found = new Map<string, Endpoint>();
   for (const { slice, family, addresses, ports } of slices) {
     if (family !== wanted.family) continue;
@@ -117,7 +128,8 @@ function matchEndpoints(slices: readonly ReadSlice[], wanted: { portName: string
         const terminating = (state & TERMINATING) !== 0;
         if (terminating && found.has(text)) return;
         const nodeName = slice.nodeNames[row] ?? '';
-        const backend = { address, port, local: nodeName !== '' && nodeName === place.name, terminating };
+        const local = nodeName !== '' && nodeName === place.name;
+        const backend = { address, port, local, terminating, host: local || nodeName === '' ? undefined : hostOf(nodeName) };
         const serving = (state & SERVING) !== 0;
         found.set(text, { slice, row, backend, text, ready: (state & READY) !== 0, serving, leaving: terminating && serving });
       });

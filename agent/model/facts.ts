@@ -1,5 +1,5 @@
 import type { Address, Cidr } from './address.ts';
-import type { Algorithm } from './desired.ts';
+import type { Algorithm, Forwarding } from './desired.ts';
 
 /** What the model must know of its node that no Service or EndpointSlice says. */
 export interface NodeFacts {
@@ -13,6 +13,10 @@ export interface NodeFacts {
   readonly localhostNodePorts: boolean;
   /** For Services without the annotation `maglane.io/algorithm`. */
   readonly defaultAlgorithm: Algorithm;
+  /** For Services without the annotation `maglane.io/forwarding`. */
+  readonly defaultForwarding: Forwarding;
+  /** Nodes may send each other packets as they are (--dsr-port): without it, all that is sent on is masqueraded. */
+  readonly dsr: boolean;
   /** This node's own addresses, the first of each family: a source range that holds one lets load balancer IPs in, too. */
   readonly nodeAddresses: readonly Address[];
   /** How a source is told to be a pod (KubeProxyConfiguration.detectLocalMode). */

@@ -9,10 +9,11 @@ import type { Address, Cidr } from './address.ts';
 import { familyOf, formatEndpoint } from './address.ts';
 import { Claims } from './claims.ts';
 import type { DesiredAddress, DesiredNode, DesiredService, Family, Frontend, HealthCheck, ServiceKey } from './desired.ts';
-import { chooseEndpoints, countLocalReady, nameOfSlice, readSlice } from './endpoints.ts';
-import type { Place, ReadSlice } from './endpoints.ts';
+import { chooseEndpoints, countLocalReady, nameOfSlice, nowhere, readSlice } from './endpoints.ts';
+import type { HostOf, Place, ReadSlice } from './endpoints.ts';
 import type { NodeFacts } from './facts.ts';
 import { desiredNode, mergeCidrs, readServiceCidr } from './node.ts';
+import { Nodes } from './nodes.ts';
 import type { Change, EndpointSlice, Node, Service, ServiceCidr } from './objects.ts';
 import type { Problem } from './problem.ts';
 import { nameOfService, readService } from './service-port.ts';
@@ -32,6 +33,8 @@ export interface Delta {
   readonly addresses: ReadonlyMap<Address, DesiredAddress | undefined>;
   /** undefined: as before. */
   readonly node: DesiredNode | undefined;
+  /** Other nodes' addresses, from which packets are taken as they are: true came, false went. */
+  readonly peers: ReadonlyMap<Address, boolean>;
   /** Health check node ports by "namespace/name", of Services whose changed; undefined: none any more. */
   readonly healthChecks: ReadonlyMap<string, HealthCheck | undefined>;
   /** Standing problems by object, for the objects whose problems changed; an empty list clears them. */
@@ -73,6 +76,7 @@ export class Model {
   #facts: NodeFacts;
   /** This node's own object, as last seen. */
   #node: Node | undefined;
+  readonly #nodes = new Nodes();
   #claims = new Claims();
   readonly #vips = new Vips();
   /** By name. */
@@ -100,7 +104,8 @@ export class Model {
       else if (change.kind === 'EndpointSlice') this.#setSlice(change.key, change.object);
       else if (change.kind === 'ServiceCIDR') this.#setServiceCidr(change.key, change.object);
       // A Node that is deleted still says what it said (k8s.io/kubernetes/pkg/proxy/config.NodeTopologyConfig).
-      else if (change.key === this.#facts.name && change.object !== undefined) this.#setNode(change.object);
+      else if (change.key !== this.#facts.name) this.#setOtherNode(change.key, change.object);
+      else if (change.object !== undefined) this.#setNode(change.object);
     }
   }
 
@@ -121,6 +126,8 @@ export class Model {
     const healthChecks = new Map<string, HealthCheck | undefined>();
     const problems = new Map<string, readonly Problem[]>(this.#newProblems);
     this.#newProblems.clear();
+    const { names, peers } = this.#nodes.takeChanged();
+    if (names.size > 0) this.#touchHostedOn(names);
     // First all that stood, then all that stands: a slice may have gone from one Service to another.
     for (const key of this.#changed) this.#entries.get(key)?.troubled.forEach((object) => problems.set(object, NOTHING));
     for (const key of this.#changed) {
@@ -143,14 +150,21 @@ export class Model {
     const node = desiredNode(this.#facts, this.#node, this.#cidrs, this.#vips.ownsBeyond);
     const isNewNode = !isEqual(node, this.#desiredNode);
     this.#desiredNode = node;
-    return { services, addresses: this.#vips.takeChanged(), node: isNewNode ? node : undefined, healthChecks, problems: this.#changedProblems(problems) };
+    return {
+      services,
+      addresses: this.#vips.takeChanged(),
+      node: isNewNode ? node : undefined,
+      peers,
+      healthChecks,
+      problems: this.#changedProblems(problems),
+    };
   }
 
   /** All that is desired now, for one who knows nothing of it; of health checks and problems what is different since the last call. */
   takeAll(): Delta {
     for (const key of this.#entries.keys()) this.#changed.add(key);
     const delta = this.takeChanged();
-    return { ...delta, addresses: this.#vips.all(), node: this.#desiredNode };
+    return { ...delta, addresses: this.#vips.all(), node: this.#desiredNode, peers: this.#nodes.all() };
   }
 
   /** All problems that stand, as of the last `takeChanged`. */
@@ -223,6 +237,15 @@ export class Model {
     for (const [key, { slices }] of this.#entries) if (slices.some((slice) => slice.zoneHints !== undefined)) this.#changed.add(key);
   }
 
+  #setOtherNode(name: string, node: Node | undefined): void {
+    if (this.#facts.dsr) this.#nodes.set(name, node);
+  }
+
+  /** Marks the Services that have endpoints on these nodes. */
+  #touchHostedOn(nodes: ReadonlySet<string>): void {
+    for (const [key, { slices }] of this.#entries) if (slices.some(({ nodeNames }) => nodeNames.some((name) => nodes.has(name)))) this.#changed.add(key);
+  }
+
   #place(): Place {
     return { name: this.#facts.name, zone: this.#node === undefined ? this.#facts.zone : (this.#node.labels[ZONE_LABEL] ?? '') };
   }
@@ -292,9 +315,16 @@ export class Model {
       internalLocal: read.internalLocal,
       externalLocal: read.externalLocal,
       frontends: frontends.sort((a, b) => (textOf(a) < textOf(b) ? -1 : 1)),
-      ...chooseEndpoints(slices, port, this.#place()),
+      ...chooseEndpoints(slices, port, this.#place(), this.#hostOf(read, port)),
       sourceRanges: port.sourceRanges,
     };
+  }
+
+  /** How the nodes of a port's endpoints are addressed, where packets for them are sent on as they are. */
+  #hostOf({ forwarding }: ReadService, { protocol, family }: ReadPort): HostOf {
+    // SCTP's checksum belongs to hardware that does not look for it inside of another packet.
+    if (forwarding !== 'dsr' || protocol === 'SCTP') return nowhere;
+    return (nodeName) => this.#nodes.hostOf(nodeName, family);
   }
 
   /** Keeps the problems that stand; those that stood as they are need no telling. */

@@ -1,9 +1,10 @@
 /** What holds on the whole node: whom detectLocalMode calls a pod, and the ranges that Services take their addresses from. */
-import type { Cidr } from './address.ts';
+import type { Address, Cidr } from './address.ts';
 import { familyOf, formatCidr, parseCidr } from './address.ts';
 import { Checker } from './checks.ts';
 import type { DesiredNode, Family } from './desired.ts';
 import type { NodeFacts } from './facts.ts';
+import { firstAddresses } from './nodes.ts';
 import type { Node, ServiceCidr } from './objects.ts';
 import type { Problem } from './problem.ts';
 
@@ -20,12 +21,15 @@ export function mergeCidrs(byName: ReadonlyMap<string, readonly Cidr[]>): readon
 
 /**
  * The record of the node.
- * @param node this node's own object: its podCIDRs are asked where detectLocalMode is NodeCIDR.
+ * @param node this node's own object: its podCIDRs are asked where detectLocalMode is NodeCIDR, and its addresses are what the others know.
  */
 export function desiredNode(facts: NodeFacts, node: Node | undefined, serviceCidrs: readonly Cidr[], ownsBeyond: boolean): DesiredNode {
-  const { detectLocal: by, masqueradeAll: masqueradesAll } = facts;
+  const { detectLocal: by, dsr, nodeAddresses, masqueradeAll: masqueradesAll } = facts;
   const ranges = by.by === 'ranges' ? by.ranges : by.by === 'podCIDRs' ? (node?.podCIDRs ?? []).map(parseCidr).filter((cidr) => cidr !== undefined) : [];
   // kube-proxy takes the first of each family, whatever follows.
   const first = (family: Family): Cidr | undefined => ranges.find(({ base }) => familyOf(base) === family);
-  return { pods4: first(4), pods6: first(6), detectsByDevice: by.by === 'device', serviceCidrs, ownsBeyond, masqueradesAll };
+  const known = dsr ? (node === undefined ? nodeAddresses : firstAddresses(node)) : [];
+  const own = (family: Family): Address | undefined => known.find((address) => familyOf(address) === family);
+  const detectsByDevice = by.by === 'device';
+  return { pods4: first(4), pods6: first(6), detectsByDevice, serviceCidrs, ownsBeyond, masqueradesAll, address4: own(4), address6: own(6) };
 }

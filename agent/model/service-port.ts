@@ -5,8 +5,8 @@
 import { familyOf, formatEndpoint, parseAddress } from './address.ts';
 import type { Address, Cidr } from './address.ts';
 import { Checker } from './checks.ts';
-import { ALGORITHMS } from './desired.ts';
-import type { Algorithm, Family, Frontend, FrontendKind, Protocol, ServiceKey } from './desired.ts';
+import { ALGORITHMS, FORWARDINGS } from './desired.ts';
+import type { Algorithm, Family, Forwarding, Frontend, FrontendKind, Protocol, ServiceKey } from './desired.ts';
 import type { NodeFacts } from './facts.ts';
 import type { Service, ServicePort } from './objects.ts';
 import type { Problem } from './problem.ts';
@@ -17,6 +17,7 @@ const LONGEST_AFFINITY = 86_400;
 const DEFAULT_AFFINITY = 10_800;
 
 export const ALGORITHM_ANNOTATION = 'maglane.io/algorithm';
+export const FORWARDING_ANNOTATION = 'maglane.io/forwarding';
 
 /** A frontend that a service port asks for; another Service may own it already. */
 export interface Wanted {
@@ -46,6 +47,7 @@ export interface ReadService {
   /** Its addresses, of the families that it is of. */
   readonly vips: readonly Vip[];
   readonly algorithm: Algorithm;
+  readonly forwarding: Forwarding;
   readonly affinitySeconds: number;
   readonly internalLocal: boolean;
   readonly externalLocal: boolean;
@@ -136,7 +138,8 @@ export function readService(service: Service, facts: NodeFacts): ReadService | u
   return {
     ports,
     vips: ports.length === 0 ? [] : programmed,
-    algorithm: readAlgorithm(service, facts, check),
+    algorithm: readChoice(service, ALGORITHM_ANNOTATION, ALGORITHMS, facts.defaultAlgorithm, check),
+    forwarding: readForwarding(service, facts, check),
     affinitySeconds: readAffinity(service, check),
     internalLocal,
     externalLocal,
@@ -223,18 +226,23 @@ function withoutTaken(wanted: readonly Wanted[], taken: Set<string>, check: Chec
   return kept;
 }
 
-function readAlgorithm(service: Service, facts: NodeFacts, check: Checker): Algorithm {
-  const written = service.annotations[ALGORITHM_ANNOTATION];
-  if (written === undefined) return facts.defaultAlgorithm;
-  const known = ALGORITHMS.find((algorithm) => algorithm === written);
+/** One of the words that an annotation may have; the default where there is none, or none of them. */
+function readChoice<T extends string>(service: Service, annotation: string, choices: readonly T[], otherwise: T, check: Checker): T {
+  const written = service.annotations[annotation];
+  if (written === undefined) return otherwise;
+  const known = choices.find((choice) => choice === written);
   if (known !== undefined) return known;
-  check.refuse(
-    `metadata.annotations["${ALGORITHM_ANNOTATION}"]`,
-    written,
-    `is unknown, so ${facts.defaultAlgorithm} stands: one of ${ALGORITHMS.join(', ')} would be right`,
-    'invalid_value',
-  );
-  return facts.defaultAlgorithm;
+  const message = `is unknown, so ${otherwise} stands: one of ${choices.join(', ')} would be right`;
+  check.refuse(`metadata.annotations["${annotation}"]`, written, message, 'invalid_value');
+  return otherwise;
+}
+
+function readForwarding(service: Service, facts: NodeFacts, check: Checker): Forwarding {
+  const forwarding = readChoice(service, FORWARDING_ANNOTATION, FORWARDINGS, facts.defaultForwarding, check);
+  if (forwarding === 'snat' || facts.dsr) return forwarding;
+  const message = 'needs agents with --dsr-port, on every node, so snat stands';
+  check.refuse(`metadata.annotations["${FORWARDING_ANNOTATION}"]`, forwarding, message, 'invalid_value');
+  return 'snat';
 }
 
 function readAffinity(service: Service, check: Checker): number {

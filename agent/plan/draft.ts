@@ -20,8 +20,8 @@ export interface Plan {
   readonly writes: readonly Write[];
   /** Undefined when nothing was retired. */
   readonly retired: Retired | undefined;
-  /** Standing problems that changed, by service, or of all addresses, all tables or the node; undefined: it has none any more. */
-  readonly problems: ReadonlyMap<ServiceKey | 'addresses' | 'tables' | 'node', Problem | undefined>;
+  /** Standing problems that changed, by service, or of all addresses, all tables, all peers or the node; undefined: it has none any more. */
+  readonly problems: ReadonlyMap<ServiceKey | 'addresses' | 'tables' | 'peers' | 'node', Problem | undefined>;
 }
 
 export class Draft {
@@ -42,6 +42,8 @@ export class Draft {
   readonly leaverFlags: HeldBackend[] = [];
   readonly serviceDeletes: number[] = [];
   node: DesiredNode | undefined;
+  readonly peerPuts: Address[] = [];
+  readonly peerDeletes: Address[] = [];
   readonly retired = { backends: [] as number[], regions: [] as Region[], services: [] as number[] } satisfies Retired;
   readonly problems = new Map<string, Problem | undefined>();
 
@@ -56,6 +58,8 @@ export class Draft {
       ...this.backendClears.map((id) => ({ op: 'backend.clear', id }) as const),
       ...[...this.frontendDeletes.values()].map(({ address, port, protocol }) => ({ op: 'frontend.delete', address, port, protocol }) as const),
       ...this.addressDeletes.map((address) => ({ op: 'address.delete', address }) as const),
+      ...this.peerDeletes.map((address) => ({ op: 'peer.delete', address }) as const),
+      ...this.peerPuts.map((address) => ({ op: 'peer.put', address }) as const),
       ...this.backendPuts.map((backend) => ({ op: 'backend.put', backend }) as const),
       ...this.memberFlags.map((backend) => ({ op: 'backend.flags', backend }) as const),
       ...this.ringWrites.map(({ base, slots }) => ({ op: 'ring.write', base, slots }) as const),

@@ -24,6 +24,8 @@ export interface HeldBackend {
   readonly inCluster: boolean;
   /** A member of the Local set. */
   readonly inLocal: boolean;
+  /** The address of its node, which takes packets for it as they are. */
+  readonly host: Address | undefined;
 }
 
 export interface HeldService {
@@ -71,6 +73,7 @@ export interface Capacity {
   readonly sourceRanges: number;
   /** Ranges that the node's record has room for. */
   readonly serviceCidrs: number;
+  readonly peers: number;
 }
 
 /** A snapshot of the maps. */
@@ -82,6 +85,8 @@ export interface Held {
   readonly addresses: readonly DesiredAddress[];
   readonly sourceRanges: readonly HeldSourceRange[];
   readonly node: DesiredNode;
+  /** Addresses of other nodes, from which packets are taken as they are. */
+  readonly peers: readonly Address[];
   /** Only slots in use: those with a service. */
   readonly backends: readonly HeldBackend[];
   /** Member ids of a set, as the ring holds them. */
@@ -96,7 +101,7 @@ export type Write =
   | { readonly op: 'frontend.delete'; readonly address: Address; readonly port: number; readonly protocol: Protocol }
   /** A new slot: everything but `connections`, which starts at 0. */
   | { readonly op: 'backend.put'; readonly backend: HeldBackend }
-  /** Only the flags of a slot in use. */
+  /** Only the flags and the host of a slot in use. */
   | { readonly op: 'backend.flags'; readonly backend: HeldBackend }
   | { readonly op: 'ring.write'; readonly base: number; readonly slots: Uint32Array }
   | { readonly op: 'service.put'; readonly service: HeldService }
@@ -106,6 +111,8 @@ export type Write =
   | { readonly op: 'range.put'; readonly range: HeldSourceRange }
   | { readonly op: 'range.delete'; readonly range: HeldSourceRange }
   | { readonly op: 'node.put'; readonly node: DesiredNode }
+  | { readonly op: 'peer.put'; readonly address: Address }
+  | { readonly op: 'peer.delete'; readonly address: Address }
   | { readonly op: 'service.delete'; readonly id: number }
   /** A slot nobody can reach any more: zeroed. */
   | { readonly op: 'backend.clear'; readonly id: number };

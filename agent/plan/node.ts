@@ -33,8 +33,9 @@ export class NodeRecord {
 }
 
 function textOf({ pods4, pods6, serviceCidrs, ...flags }: DesiredNode): string {
-  const { detectsByDevice, ownsBeyond, masqueradesAll } = flags;
-  return JSON.stringify([pods4 && formatCidr(pods4), pods6 && formatCidr(pods6), serviceCidrs.map(formatCidr), detectsByDevice, ownsBeyond, masqueradesAll]);
+  const { detectsByDevice, ownsBeyond, masqueradesAll, address4, address6 } = flags;
+  const ranges = [pods4 && formatCidr(pods4), pods6 && formatCidr(pods6), ...serviceCidrs.map(formatCidr)];
+  return JSON.stringify([...ranges, detectsByDevice, ownsBeyond, masqueradesAll, address4, address6]);
 }
 
 function shortage({ serviceCidrs }: DesiredNode, room: number): Problem {

@@ -17,6 +17,7 @@ import type { Entry } from './entry.ts';
 import type { Capacity, Held, HeldFrontend, HeldService } from './held.ts';
 import { IdAllocator } from './ids.ts';
 import { NodeRecord } from './node.ts';
+import { Peers } from './peers.ts';
 import { SourceRanges } from './ranges.ts';
 import { endpointOf, frontendKey, isSameFrontend, isSameService, onlyHeld, recordOf, SETS, tableOf } from './records.ts';
 import type { SetName } from './records.ts';
@@ -27,7 +28,7 @@ import { Slots } from './slots.ts';
 export type { Plan, Retired } from './draft.ts';
 
 /** What the model says is different. */
-export type Changes = Pick<Delta, 'services' | 'addresses' | 'node'>;
+export type Changes = Pick<Delta, 'services' | 'addresses' | 'node' | 'peers'>;
 
 /** Entries in use, retired ones included until they are reclaimed; `refused`: services with a capacity problem. */
 export interface Usage {
@@ -51,6 +52,7 @@ export class Planner {
   readonly #addresses: Addresses;
   readonly #ranges: SourceRanges;
   readonly #node: NodeRecord;
+  readonly #peers: Peers;
   readonly #serviceIds: IdAllocator;
   readonly #slots: Slots;
   readonly #sets: Sets;
@@ -87,6 +89,7 @@ export class Planner {
     this.#addresses = new Addresses(held.addresses);
     this.#ranges = new SourceRanges(held.sourceRanges);
     this.#node = new NodeRecord(held.node);
+    this.#peers = new Peers(held.peers, held.capacity.peers);
     this.#slots = new Slots(held, (service) => byId.get(service), this.#firstDraft as Draft);
     this.#sets = new Sets(held);
     this.#serviceIds = new IdAllocator(SERVICE_IDS, [...byId.keys(), ...held.backends.map(({ service }) => service)]);
@@ -105,7 +108,9 @@ export class Planner {
 
   /** Plans changes of some services and addresses and of the node, and those refused before that fit by now. */
   plan(changes: Changes): Plan {
-    return this.#plan(new Map(changes.services.map(({ key, desired }) => [key, desired])), changes.addresses, changes.node, this.#begin());
+    const draft = this.#begin();
+    this.#peers.change(changes.peers, draft);
+    return this.#plan(new Map(changes.services.map(({ key, desired }) => [key, desired])), changes.addresses, changes.node, draft);
   }
 
   /** Plans the whole desired state: what is held beyond it is deleted. */
@@ -115,6 +120,7 @@ export class Planner {
     const addresses = new Map([...all.addresses, ...this.#addresses.beyond(all.addresses)]);
     const draft = this.#begin();
     for (const [key, { frontend, owner }] of this.#frontends) if (owner === undefined) this.#dropFrontend(key, frontend, draft);
+    this.#peers.change(new Map([...this.#peers.beyond(all.peers), ...all.peers]), draft);
     this.#ranges.keepOnly(new Set([...this.#services.values()].map(({ service }) => service.id)), draft);
     return this.#plan(services, addresses, all.node, draft);
   }
@@ -241,9 +247,9 @@ export class Planner {
   #write(desired: DesiredService, wanted: ReadonlyMap<string, Backend>, sets: Record<SetName, Placement>, known: Entry | undefined, draft: Draft): void {
     const entry = known ?? this.#addService(desired);
     const members = { cluster: new Set(desired.cluster.map(endpointOf)), local: new Set(desired.local.map(endpointOf)) };
-    for (const [endpoint, { address, port, local, terminating }] of wanted) {
+    for (const [endpoint, { address, port, local, terminating, host }] of wanted) {
       const [inCluster, inLocal] = [members.cluster.has(endpoint), members.local.has(endpoint)];
-      this.#slots.write(entry, endpoint, { service: entry.service.id, address, port, serving: true, local, terminating, inCluster, inLocal }, draft);
+      this.#slots.write(entry, endpoint, { service: entry.service.id, address, port, serving: true, local, terminating, inCluster, inLocal, host }, draft);
     }
     for (const set of SETS) this.#sets.write(entry, set, sets[set], draft);
 

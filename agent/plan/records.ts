@@ -70,7 +70,14 @@ export function isSameFrontend(a: HeldFrontend, b: HeldFrontend): boolean {
 
 /** Whether two records of one slot and endpoint are equal. */
 export function isSameBackend(a: HeldBackend, b: HeldBackend): boolean {
-  return a.serving === b.serving && a.local === b.local && a.terminating === b.terminating && a.inCluster === b.inCluster && a.inLocal === b.inLocal;
+  return (
+    a.serving === b.serving &&
+    a.local === b.local &&
+    a.terminating === b.terminating &&
+    a.inCluster === b.inCluster &&
+    a.inLocal === b.inLocal &&
+    a.host === b.host
+  );
 }
 
 /** Whether two records of one key are equal; names, protocol and family are the key's. */

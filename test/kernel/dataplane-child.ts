@@ -9,6 +9,7 @@ import type { DataplaneOptions } from '../../agent/dataplane/dataplane.ts';
 import { Dataplane } from '../../agent/dataplane/dataplane.ts';
 import { chooseDevices } from '../../agent/dataplane/devices.ts';
 import type { DeviceChoice } from '../../agent/dataplane/devices.ts';
+import type { Address } from '../../agent/model/address.ts';
 import type { DesiredAddress, DesiredNode, DesiredService } from '../../agent/model/desired.ts';
 import { formatProblem } from '../../agent/model/problem.ts';
 import type { Retired } from '../../agent/plan/planner.ts';
@@ -19,6 +20,8 @@ export interface Everything {
   readonly services: readonly DesiredService[];
   readonly addresses: readonly DesiredAddress[];
   readonly node: DesiredNode | undefined;
+  /** Addresses of the other nodes. */
+  readonly peers?: readonly Address[];
 }
 
 let dataplane: Dataplane | undefined;
@@ -45,11 +48,12 @@ const requests = {
     return requests.syncAll({ services: desired, addresses: [], node: undefined });
   },
   /** With addresses and the node. */
-  syncAll({ services, addresses, node }: Everything): string[] {
+  syncAll({ services, addresses, node, peers = [] }: Everything): string[] {
     const plan = planner!.planAll({
       services: services.map((one) => ({ key: one.key, desired: one })),
       addresses: new Map(addresses.map((one) => [one.address, one])),
       node,
+      peers: new Map(peers.map((address) => [address, true])),
     });
     opened().execute(plan.writes);
     if (plan.retired !== undefined) retired.push(plan.retired);

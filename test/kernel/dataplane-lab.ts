@@ -91,6 +91,8 @@ export class Node {
       maxFlows: 1024,
       maxAffinity: 256,
       maxDevices: 64,
+      dsrPort: 0,
+      hosts: false,
       ...other,
     };
   }

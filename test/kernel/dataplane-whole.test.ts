@@ -31,6 +31,8 @@ const NODE: DesiredNode = {
   serviceCidrs: ['10.96.0.0/12', 'fd00:10:96::/112', '198.51.100.7/32'].map(cidr),
   ownsBeyond: true,
   masqueradesAll: true,
+  address4: at('172.30.0.11'),
+  address6: at('fd00:30::11'),
 };
 const ALL: Everything = {
   services: [WEB, { ...WEB6, sourceRanges: ['::/0', 'fd00::/9', '2001:db8::5/128'].map(cidr) }],
@@ -99,6 +101,33 @@ describe('addresses, source ranges and the node', () => {
     const next = node.agent();
     await next.ask('open', node.options());
     expect(await next.ask('syncAll', ALL)).toEqual([]);
+  });
+
+  test('nodes to send packets on to as they are: written, taken back, and forgotten where nothing is sent so', async () => {
+    const [one, two] = [at('172.30.0.12'), at('fd00:30::12')];
+    const hosted = (host4: Address | undefined, host6: Address | undefined): DesiredService[] => [
+      { ...WEB, cluster: [{ address: at('10.1.0.1'), port: 8080, local: false, terminating: false, host: host4 }] },
+      { ...WEB6, sourceRanges: undefined, cluster: [{ address: at('fd00:244::1'), port: 8080, local: false, terminating: false, host: host6 }] },
+    ];
+    const hosts = (): (string | undefined)[] => {
+      const view = openView(node.bpffs);
+      const { backends, peers } = view.read();
+      view.close();
+      return [...backends.toSorted((a, b) => a.port - b.port || (a.address < b.address ? -1 : 1)).map(({ host }) => host), '|', ...peers.toSorted()];
+    };
+    const agent = node.agent();
+    await agent.ask('open', node.options({ hosts: true, dsrPort: 6091 }));
+    await agent.ask('syncAll', { ...ALL, services: hosted(one, two), peers: [one, two] });
+    expect(hosts()).toEqual([one, two, '|', one, two]);
+    await agent.ask('syncAll', { ...ALL, services: hosted(at('172.30.0.13'), undefined), peers: [at('172.30.0.13')] });
+    expect(hosts()).toEqual(['172.30.0.13', undefined, '|', '172.30.0.13']);
+    await agent.ask('attach', []);
+    await agent.kill();
+    const next = node.agent();
+    await next.ask('open', node.options());
+    await next.ask('syncAll', { ...ALL, services: hosted(undefined, undefined) });
+    await next.ask('attach', []);
+    expect(hosts()).toEqual([undefined, undefined, '|']);
   });
 
   test('bind by the longest prefix as a packet looks it up, each family for itself', async () => {

@@ -13,6 +13,7 @@ const backend = (address: string, options: Partial<Backend> = {}): Backend => ({
   port: 8080,
   local: false,
   terminating: false,
+  host: undefined,
   ...options,
 });
 const frontend = (address: string, options: Partial<Frontend> = {}): Frontend => ({
@@ -73,7 +74,7 @@ describe('the maps', () => {
     const view = openView(node.bpffs);
     try {
       const held = view.read();
-      expect(held.capacity).toEqual({ services: 64, frontends: 64, backends: 128, ringSlots: 8192, sourceRanges: 64, serviceCidrs: 16 });
+      expect(held.capacity).toEqual({ services: 64, frontends: 64, backends: 128, ringSlots: 8192, sourceRanges: 64, serviceCidrs: 16, peers: 16_384 });
       const services = held.services.toSorted((a, b) => a.id - b.id);
       const { frontends, cluster, local, spare: _, sourceRanges: __, ...record } = web;
       expect(services[0]).toMatchObject({ ...record, cluster: { count: 2, table: 251 }, local: { count: 1, table: 0 } });

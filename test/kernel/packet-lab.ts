@@ -46,6 +46,7 @@ export const NONE = '::' as Address;
 export interface LabOptions {
   readonly flows?: number;
   readonly snat?: { readonly min: number; readonly max: number };
+  readonly dsrPort?: number;
 }
 
 export interface ServiceSpec {
@@ -95,8 +96,8 @@ export class PacketLab {
   readonly #object: BpfObject;
   readonly #usedRing: number[] = [];
 
-  /** @param flows how many entries the table of flows has. @param snat ports for masquerade */
-  constructor(name: string, { flows = 16_384, snat = SNAT }: LabOptions = {}) {
+  /** @param flows how many entries the table of flows has. @param snat ports for masquerade @param dsrPort 0: nodes send each other nothing as it is */
+  constructor(name: string, { flows = 16_384, snat = SNAT, dsrPort = 0 }: LabOptions = {}) {
     this.#name = `mg-packet-${name}-${process.pid}`;
     this.#pins = `/sys/fs/bpf/${this.#name}`;
     execFileSync('make', ['-s', '-C', `${ROOT}bpf`], { stdio: ['ignore', 'inherit', 'inherit'] });
@@ -104,7 +105,7 @@ export class PacketLab {
     for (const program of object.programs()) object.setAutoload(program, (PROGRAMS as readonly string[]).includes(program));
     object.setMaxEntries('flows', flows);
     const rodata = object.rodata();
-    configCodec.write({ hostNetns: 0n, snatMin: snat.min, snatMax: snat.max }, rodata);
+    configCodec.write({ hostNetns: 0n, snatMin: snat.min, snatMax: snat.max, dsrPort }, rodata);
     object.setRodata(rodata);
     object.load();
     mkdirSync(this.#pins);
@@ -252,10 +253,16 @@ export class PacketLab {
   }
 
   /** What holds on the whole node. */
-  node(spec: { readonly flags?: number; readonly pods?: readonly string[]; readonly serviceCidrs?: readonly string[] }): void {
+  node(spec: {
+    readonly flags?: number;
+    readonly pods?: readonly string[];
+    readonly serviceCidrs?: readonly string[];
+    readonly addr?: readonly string[];
+  }): void {
     const serviceCidrs = (spec.serviceCidrs ?? []).map(rangeOf);
     const pods = [4, 6].map((family) => (spec.pods ?? []).map(rangeOf).find(({ net }) => familyOf(net) === family) ?? { net: NONE, mask: NONE });
-    const value = { flags: spec.flags ?? 0, serviceCidrCount: serviceCidrs.length, pods, serviceCidrs };
+    const addr = [4, 6].map((family) => ((spec.addr ?? []) as Address[]).find((address) => familyOf(address) === family) ?? NONE);
+    const value = { flags: spec.flags ?? 0, addr, serviceCidrCount: serviceCidrs.length, pods, serviceCidrs };
     native.mapUpdate(this.#fd('node'), u32(0), encode(nodeCodec, value));
   }
 

@@ -111,7 +111,7 @@ export class Kernel {
     for (const program of object.programs()) object.setAutoload(program, (Object.values(HOOKS) as string[]).includes(program));
     object.setMaxEntries('flows', 65_536);
     const rodata = object.rodata();
-    configCodec.write({ hostNetns: 0n, snatMin: SNAT.min, snatMax: SNAT.max }, rodata);
+    configCodec.write({ hostNetns: 0n, snatMin: SNAT.min, snatMax: SNAT.max, dsrPort: 0 }, rodata);
     object.setRodata(rodata);
     object.load();
     this.#ifindex = new Map(native.interfaces().map(({ name, index }) => [name, index]));

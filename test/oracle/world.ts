@@ -100,7 +100,13 @@ function randomNode(random: Random): Node {
   const detects = random.pick([0, NodeFlag.DETECTS_V4, NodeFlag.DETECTS_V4 | NodeFlag.DETECTS_V6, NodeFlag.DETECTS_DEVICE]);
   const owns = serviceCidrs.length === 0 || random.once(3) ? NodeFlag.OWNS_BEYOND : 0;
   const flags = detects | owns | (random.once(3) ? NodeFlag.MASQUERADES_ALL : 0);
-  return { flags, serviceCidrCount: serviceCidrs.length, pods: FAMILIES.map((family) => cidr(family, 'podCidr')), serviceCidrs };
+  return {
+    flags,
+    serviceCidrCount: serviceCidrs.length,
+    addr: FAMILIES.map(() => '::' as Address),
+    pods: FAMILIES.map((family) => cidr(family, 'podCidr')),
+    serviceCidrs,
+  };
 }
 
 /** Masks are written as addresses; those of IPv4 lie behind ::ffff:. */

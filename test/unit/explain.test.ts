@@ -17,7 +17,16 @@ const POD: Caller = { place: 'pod', way: 'socket', source: undefined };
 const OUTSIDE: Caller = { place: 'outside', way: 'packet', source: undefined };
 const [HERE, THERE] = [{ ...backend('10.1.0.1'), local: true }, backend('10.2.0.2')];
 
-const NO_NODE: DesiredNode = { pods4: undefined, pods6: undefined, detectsByDevice: false, serviceCidrs: [], ownsBeyond: false, masqueradesAll: false };
+const NO_NODE: DesiredNode = {
+  pods4: undefined,
+  pods6: undefined,
+  detectsByDevice: false,
+  serviceCidrs: [],
+  ownsBeyond: false,
+  masqueradesAll: false,
+  address4: undefined,
+  address6: undefined,
+};
 /** Pods by 10.0.0.0/14, ServiceCIDR 10.96.0.0/16. */
 const KNOWN: DesiredNode = { ...NO_NODE, pods4: range('10.0.0.0/14'), serviceCidrs: [range('10.96.0.0/16')] };
 

@@ -115,7 +115,16 @@ describe('loadBalancerSourceRanges', () => {
 });
 
 describe("the node's record", () => {
-  const NOTHING: DesiredNode = { pods4: undefined, pods6: undefined, detectsByDevice: false, serviceCidrs: [], ownsBeyond: false, masqueradesAll: false };
+  const NOTHING: DesiredNode = {
+    pods4: undefined,
+    pods6: undefined,
+    detectsByDevice: false,
+    serviceCidrs: [],
+    ownsBeyond: false,
+    masqueradesAll: false,
+    address4: undefined,
+    address6: undefined,
+  };
   const taken = (facts: Partial<NodeFacts>, ...changes: Change[]): DesiredNode | undefined => {
     const model = new Model({ ...FACTS, ...facts });
     model.apply(changes);

@@ -13,6 +13,8 @@ export const FACTS: NodeFacts = {
   nodePortAddresses: ['172.30.0.11', 'fd00:30::11'] as Address[],
   localhostNodePorts: true,
   defaultAlgorithm: 'random',
+  defaultForwarding: 'snat',
+  dsr: false,
   nodeAddresses: [],
   detectLocal: { by: 'ranges', ranges: [] },
   masqueradeAll: false,

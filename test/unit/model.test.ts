@@ -26,7 +26,14 @@ const keysOf = (delta: ReturnType<Model['takeChanged']>): string[] => delta.serv
 describe('changes', () => {
   test('nothing changed, nothing told', () => {
     const model = settled(service());
-    expect(model.takeChanged()).toEqual({ services: [], addresses: new Map(), node: undefined, healthChecks: new Map(), problems: new Map() });
+    expect(model.takeChanged()).toEqual({
+      services: [],
+      addresses: new Map(),
+      node: undefined,
+      peers: new Map(),
+      healthChecks: new Map(),
+      problems: new Map(),
+    });
   });
 
   test('slices may come before their Service, and go after it', () => {

@@ -80,7 +80,12 @@ class World {
       changed.set(key, this.desired.get(key));
     }
     const gone = [...before.keys()].map((address) => [address, undefined] as const);
-    return { services: [...changed].map(([key, desired]) => ({ key, desired })), addresses: new Map([...gone, ...this.addresses()]), node: undefined };
+    return {
+      services: [...changed].map(([key, desired]) => ({ key, desired })),
+      addresses: new Map([...gone, ...this.addresses()]),
+      node: undefined,
+      peers: new Map(),
+    };
   }
 
   addresses(): Map<Address, DesiredAddress> {
@@ -106,6 +111,8 @@ const nodeOf = (cidrs: readonly number[]): DesiredNode => ({
   serviceCidrs: cidrs.map(cidr),
   ownsBeyond: cidrs.length === 0,
   masqueradesAll: cidrs.length === 1,
+  address4: undefined,
+  address6: undefined,
 });
 
 const hasBalancer = (frontends: readonly Frontend[]): boolean => frontends.some(({ kind }) => kind === 'LoadBalancer');
@@ -115,7 +122,9 @@ const withoutSpare = (desired: DesiredService): DesiredService => ({ ...desired,
 
 function build(one: Wish): DesiredService {
   const backends = (numbers: readonly number[]): Backend[] =>
-    numbers.toSorted((a, b) => a - b).map((i) => backend(`10.1.0.${i}`, { terminating: one.terminating && i % 2 === 0, local: i < 4 }));
+    numbers
+      .toSorted((a, b) => a - b)
+      .map((i) => backend(`10.1.0.${i}`, { terminating: one.terminating && i % 2 === 0, local: i < 4, host: i === 5 ? at('172.30.0.12') : undefined }));
   const frontends: Frontend[] = one.frontends.toSorted((a, b) => a - b).map((i) => frontend(`10.96.0.${i}`, { kind: KINDS[i % 3]! }));
   return service(one.name, {
     frontends,
@@ -324,7 +333,7 @@ describe('any history', () => {
         const rest = [...former, ...now.keys()].map((address) => [address, now.get(address)] as const);
         const services = [{ key: small.key, desired: small }, ...others.map(({ key }) => ({ key, desired: undefined }))];
         run.world.node = nodeOf([]);
-        run.execute(run.planner.plan({ services, addresses: new Map(rest), node: run.world.node }));
+        run.execute(run.planner.plan({ services, addresses: new Map(rest), node: run.world.node, peers: new Map() }));
         run.settle();
         run.expectAsDesired();
       }),

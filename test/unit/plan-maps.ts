@@ -6,7 +6,7 @@ import type { Capacity, Held, HeldBackend, HeldFrontend, HeldService, HeldSource
 import type { Changes } from '../../agent/plan/planner.ts';
 
 /** Room for all that these tests write. */
-export const ROOMY: Capacity = { services: 50, frontends: 100, backends: 200, ringSlots: 20_000, sourceRanges: 50, serviceCidrs: 4 };
+export const ROOMY: Capacity = { services: 50, frontends: 100, backends: 200, ringSlots: 20_000, sourceRanges: 50, serviceCidrs: 4, peers: 8 };
 
 export class Maps {
   readonly capacity: Capacity;
@@ -17,6 +17,7 @@ export class Maps {
   /** "service base/prefix". */
   readonly ranges = new Map<string, HeldSourceRange>();
   node: DesiredNode = NOWHERE;
+  readonly peers = new Set<Address>();
   readonly ring: Uint32Array;
 
   constructor(capacity: Partial<Capacity> = {}) {
@@ -71,6 +72,12 @@ export class Maps {
       case 'range.delete':
         if (!this.ranges.delete(rangeKey(write.range))) throw new Error('deleted a source range that is not there');
         return;
+      case 'peer.put':
+        this.peers.add(write.address);
+        return;
+      case 'peer.delete':
+        if (!this.peers.delete(write.address)) throw new Error('deleted a peer that is not there');
+        return;
       case 'node.put':
         this.node = write.node;
     }
@@ -81,6 +88,7 @@ export class Maps {
     if (this.services.size > this.capacity.services) throw new Error('services is over-full');
     if (this.frontends.size + this.addresses.size > this.capacity.frontends) throw new Error('frontends is over-full');
     if (this.ranges.size > this.capacity.sourceRanges) throw new Error('source_ranges is over-full');
+    if (this.peers.size > this.capacity.peers) throw new Error('peers is over-full');
     if (this.node.serviceCidrs.length > this.capacity.serviceCidrs) throw new Error('the node has too many ServiceCIDRs');
     for (const id of this.backends.keys()) if (id < 1 || id >= this.capacity.backends) throw new Error(`backend id ${id} is outside`);
     for (const frontend of this.frontends.values()) if (!this.services.has(frontend.service)) throw new Error('a frontend points at no service');
@@ -105,6 +113,7 @@ export class Maps {
       addresses: [...this.addresses.values()],
       sourceRanges: [...this.ranges.values()],
       node: this.node,
+      peers: [...this.peers],
       backends: [...this.backends.values()],
       members: ({ base, count }: SetRegion) => ring.slice(base, base + count),
     };
@@ -134,7 +143,7 @@ export class Maps {
         local: this.#membersOf(service, 'local', 'inLocal'),
         spare: [...this.backends.values()]
           .filter((held) => held.service === service.id && held.serving && !held.inCluster && !held.inLocal)
-          .map(({ address, port, local, terminating }) => ({ address, port, local, terminating }))
+          .map(({ address, port, local, terminating, host }) => ({ address, port, local, terminating, host }))
           .sort((a, b) => (a.address < b.address ? -1 : 1)),
         sourceRanges: this.#rangesOf(service.id),
       }));
@@ -154,8 +163,8 @@ export class Maps {
     const flagged = [...this.backends].filter(([, backend]) => backend.service === service.id && backend[flag]).map(([id]) => id);
     if ([...ids].sort().join() !== flagged.sort().join()) throw new Error(`${service.key}: ${set} is ${ids.join()}, flagged are ${flagged.join()}`);
     return ids.map((id) => {
-      const { address, port, local, terminating } = this.backends.get(id)!;
-      return { address, port, local, terminating };
+      const { address, port, local, terminating, host } = this.backends.get(id)!;
+      return { address, port, local, terminating, host };
     });
   }
 
@@ -170,11 +179,20 @@ function keyOf({ address, port, protocol }: { address: Address; port: number; pr
 
 const rangeKey = ({ service, range }: HeldSourceRange): string => `${service} ${formatCidr(range)}`;
 
-const NOWHERE: DesiredNode = { pods4: undefined, pods6: undefined, detectsByDevice: false, serviceCidrs: [], ownsBeyond: false, masqueradesAll: false };
+const NOWHERE: DesiredNode = {
+  pods4: undefined,
+  pods6: undefined,
+  detectsByDevice: false,
+  serviceCidrs: [],
+  ownsBeyond: false,
+  masqueradesAll: false,
+  address4: undefined,
+  address6: undefined,
+};
 
 /** These services and nothing else, as changes. */
 export function changes(services: Iterable<DesiredService>, besides: Partial<Changes> = {}): Changes {
-  return { services: [...services].map((desired) => ({ key: desired.key, desired })), addresses: new Map(), node: undefined, ...besides };
+  return { services: [...services].map((desired) => ({ key: desired.key, desired })), addresses: new Map(), node: undefined, peers: new Map(), ...besides };
 }
 
 /** These service ports are gone. */
@@ -183,7 +201,7 @@ export const gone = (...services: DesiredService[]): Changes => changes([], { se
 export const at = (address: string): Address => address as Address;
 
 export function backend(address: string, options: Partial<Backend> = {}): Backend {
-  return { address: at(address), port: 8080, local: false, terminating: false, ...options };
+  return { address: at(address), port: 8080, local: false, terminating: false, host: undefined, ...options };
 }
 
 export function frontend(address: string, options: Partial<Frontend> = {}): Frontend {

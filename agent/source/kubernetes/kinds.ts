@@ -62,7 +62,8 @@ const SERVICE_CIDR: Kind = {
   gone: (key) => ({ kind: 'ServiceCIDR', key, object: undefined }),
 };
 
-/** @param nodeName the only Node that is watched. */
-export function watchedKinds(nodeName: string): readonly Kind[] {
-  return [SERVICE, ENDPOINT_SLICE, { ...NODE, selectors: { fieldSelector: `metadata.name=${nodeName}` } }, SERVICE_CIDR];
+/** @param nodeName the only Node that is watched; undefined: all are. */
+export function watchedKinds(nodeName: string | undefined): readonly Kind[] {
+  const selectors: Kind['selectors'] = nodeName === undefined ? {} : { fieldSelector: `metadata.name=${nodeName}` };
+  return [SERVICE, ENDPOINT_SLICE, { ...NODE, selectors }, SERVICE_CIDR];
 }

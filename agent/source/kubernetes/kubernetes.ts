@@ -1,4 +1,4 @@
-/** Services, EndpointSlices, ServiceCIDRs and this node's Node from the API server of a cluster. */
+/** Services, EndpointSlices, ServiceCIDRs and Nodes, this node's or all, from the API server of a cluster. */
 import type { Log } from '../../observe/log.ts';
 import type { ObjectWriter, Source, SourceSink } from '../source.ts';
 import type { Access } from './access.ts';
@@ -30,6 +30,8 @@ export interface KubernetesSourceOptions {
   readonly kubeconfig?: string;
   /** The Node to watch. */
   readonly nodeName: string;
+  /** All others, too. @default false */
+  readonly allNodes?: boolean;
   readonly log: Log;
   readonly observer?: SourceObserver;
   readonly client?: ClientOptions;
@@ -65,12 +67,12 @@ export class KubernetesSource implements Source {
    * @throws AccessError at once, for a kubeconfig or a pod's environment that names none.
    */
   async run(sink: SourceSink, signal: AbortSignal): Promise<void> {
-    const { kubeconfig, nodeName, client: clientOptions, reflector: reflectorOptions } = this.#options;
+    const { kubeconfig, nodeName, allNodes = false, client: clientOptions, reflector: reflectorOptions } = this.#options;
     const access = kubeconfig ? await kubeconfigAccess(kubeconfig) : inClusterAccess();
     this.#name = `kubernetes ${access.server.href.replace(/\/$/, '')}`;
     const client = new Client(access, clientOptions);
     this.#client.resolve(client);
-    const kinds = watchedKinds(nodeName);
+    const kinds = watchedKinds(allNodes ? undefined : nodeName);
     const events = this.#events(access, sink, new Set(kinds.map((kind) => kind.kind)));
     const failed = new AbortController();
     const either = AbortSignal.any([signal, failed.signal]);
