@@ -231,6 +231,22 @@ struct fragment_ports {
 	__be16 dport;
 };
 
+/* Of one datagram as many are kept as come before the first, and of each so many bytes, from its IP header on. */
+#define HELD_MAX 8
+#define HELD_BYTES 2048
+
+struct held_key {
+	struct fragment_key datagram;
+	__u32 slot; /* less than HELD_MAX; they are filled from 0 on */
+};
+
+/* A copy of a fragment that came before the first of its datagram. */
+struct held_fragment {
+	__u32 since; /* coarse seconds since boot */
+	__u32 size;
+	__u8 bytes[HELD_BYTES];
+};
+
 /* What this CPU has sent of the errors that routers make, in one second of the coarse monotonic clock. */
 struct icmp_budget {
 	__u32 second;
@@ -352,6 +368,7 @@ enum reason {
 	REASON_NOT_IP,                /* not ours: neither IPv4 nor IPv6 */
 	REASON_UNPARSED,              /* not ours: truncated, or headers we do not follow */
 	REASON_FRAGMENT,              /* a fragment of a datagram whose ports are not known: untouched */
+	REASON_FRAGMENT_HELD,         /* it may be ours: a copy waits for the first fragment; it passes, unless it can be nobody else's */
 	REASON_NEW_LOCAL,             /* new flow to a backend on this node */
 	REASON_NEW_REMOTE,            /* new flow, sent on to another node */
 	REASON_LOCAL,                 /* established, to a backend on this node */
@@ -419,6 +436,8 @@ _Static_assert(sizeof(struct node) == 8 + 19 * 32, "node");
 _Static_assert(sizeof(struct backend) == 32, "backend");
 _Static_assert(sizeof(struct tuple) == 40, "tuple");
 _Static_assert(sizeof(struct flow) == 56, "flow");
+_Static_assert(sizeof(struct held_key) == 44, "held_key");
+_Static_assert(sizeof(struct held_fragment) == 8 + HELD_BYTES, "held_fragment");
 _Static_assert(sizeof(struct affinity_key) == 20, "affinity_key");
 _Static_assert(sizeof(struct sock_peer) == 48, "sock_peer");
 _Static_assert(sizeof(struct open_sockets) == 8, "open_sockets");

@@ -97,7 +97,7 @@ static __always_inline void refuse_or_pass(void *ctx, const struct packet *p, st
 	whole = find_frontend(&p->tuple.daddr, 0, 0);
 	if (whole ? !(whole->flags & FRONTEND_OWNED) : !inside)
 		return;
-	if (may_be_held(ctx, p, &p->tuple, v))
+	if (may_be_held(ctx, p, &p->tuple, &v->route))
 		return;
 	if (whole)
 		decide(v, ACTION_REJECT, REASON_REJECT_UNKNOWN_PORT);
@@ -179,13 +179,13 @@ static __always_inline int find_way(void *ctx, const struct packet *p,
 {
 	decide(v, ACTION_REWRITE, local ? REASON_NEW_LOCAL : REASON_NEW_REMOTE);
 	if (answers_come_by(p, local, v) &&
-	    (!masquerades_all(frontend) || (local && may_be_held(ctx, p, &v->to, v))))
+	    (!masquerades_all(frontend) || (local && may_be_held(ctx, p, &v->to, &v->route))))
 		return 1;
 	v->flow = FLOW_FORWARD;
 	if (p->sender == SENDER_NODE) {
 		v->flow |= FLOW_NODE;
 		/* Nor does a node: as the frontend it comes in where answers of that would. */
-		if (local && may_be_held(ctx, p, &v->to, v)) {
+		if (local && may_be_held(ctx, p, &v->to, &v->route)) {
 			v->to.saddr = p->tuple.daddr;
 			v->action = ACTION_INJECT;
 			return find_way_in(ctx, p, v);

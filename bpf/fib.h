@@ -66,9 +66,9 @@ static __noinline int ask_route(void *ctx, const struct packet *p, const struct 
  * where forwarding is off.
  */
 static __always_inline int may_be_held(void *ctx, const struct packet *p, const struct tuple *t,
-				       struct verdict *v)
+				       struct bpf_fib_lookup *fib)
 {
-	int found = ask_route(ctx, p, t, 0, &v->route);
+	int found = ask_route(ctx, p, t, 0, fib);
 
 	return found < 0 || found == BPF_FIB_LKUP_RET_NOT_FWDED ||
 	       found == BPF_FIB_LKUP_RET_FWD_DISABLED;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Fragments go where the first of their datagram went: it has the ports, and they are noted for the
- * others. Nothing is put together, and nothing is held back.
+ * others. Nothing is put together. For those that overtake the first: held.h.
  */
 #ifndef MAGLANE_FRAGMENT_H
 #define MAGLANE_FRAGMENT_H

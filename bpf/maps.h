@@ -122,6 +122,22 @@ struct {
 	__type(value, struct fragment_ports);
 } fragments SEC(".maps");
 
+/* packets write and read: half a megabyte, of which a later fragment takes the oldest one's place. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 256);
+	__type(key, struct held_key);
+	__type(value, struct held_fragment);
+} held_fragments SEC(".maps");
+
+/* packets write and read, each run for itself: what is too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct held_fragment);
+} held_copy SEC(".maps");
+
 /* packets write and read. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -10,6 +10,7 @@
 #include "ctx_tc.h"
 #include "echo.h"
 #include "fragment.h"
+#include "held.h"
 #include "icmp.h"
 #include "icmp_error.h"
 #include "sctp.h"
@@ -82,8 +83,6 @@ static __always_inline int conclude(struct __sk_buff *skb, const struct packet *
 
 	if (v->action == ACTION_REJECT && is_routers_error(v) && !may_send_error())
 		v->action = ACTION_DROP;
-	if (p->fragment == FRAGMENT_FIRST && is_rewrite(v))
-		note_ports(p);
 	action = is_exotic(p, v) ? skb_carry_out_exotic(skb, p, v) : skb_carry_out(skb, p, v);
 	if (action == TC_ACT_SHOT && v->action != ACTION_DROP)
 		v->why = REASON_DROP_WRITE;
@@ -116,6 +115,45 @@ static __noinline int settle_icmp(struct __sk_buff *skb, struct packet *p, struc
 	return 0;
 }
 
+/* The first fragment that is translated says to the others where they go. */
+static __always_inline void lead_on(const struct packet *p, const struct verdict *v)
+{
+	if (p->fragment == FRAGMENT_FIRST && is_rewrite(v))
+		note_ports(p);
+}
+
+/*
+ * The same for what comes in, where others may have come before it: they follow now. Of what is not
+ * translated it is noted, too, where others would be kept otherwise.
+ */
+static __noinline void lead_in(struct __sk_buff *skb, const struct packet *p, struct verdict *v)
+{
+	lead_on(p, v);
+	if (is_rewrite(v)) {
+		if (!release_held(skb, p))
+			decide(v, ACTION_DROP, REASON_DROP_WRITE);
+	} else if (claim_on(skb, p) != CLAIM_NONE) {
+		note_ports(p);
+	}
+}
+
+/* A later fragment that comes in. 0: it is not ours, and the verdict is not made. */
+static __noinline int settle_later(struct __sk_buff *skb, struct packet *p, struct verdict *v)
+{
+	enum claim claim;
+
+	if (recall_ports(p))
+		return accompany(skb, p, v);
+	claim = claim_on(skb, p);
+	if (claim == CLAIM_NONE || !hold(skb, p))
+		return 0;
+	/* Has the first one come meanwhile, on another CPU, it may have missed this one: a copy too many does no harm. */
+	if (recall_ports(p))
+		return accompany(skb, p, v);
+	decide(v, claim == CLAIM_SOLE ? ACTION_DROP : ACTION_PASS, REASON_FRAGMENT_HELD);
+	return 1;
+}
+
 /* What comes in by a device: from outside, or from a pod. */
 static __always_inline int come_in(struct __sk_buff *skb, enum sender sender)
 {
@@ -125,12 +163,14 @@ static __always_inline int come_in(struct __sk_buff *skb, enum sender sender)
 
 	if (parsed == PARSED_PORTLESS && settle_icmp(skb, &packet, &verdict, 1))
 		;
-	else if (parsed == PARSED_LATER && recall_ports(&packet) && accompany(skb, &packet, &verdict))
+	else if (parsed == PARSED_LATER && settle_later(skb, &packet, &verdict))
 		;
 	else if (has_tuple(parsed))
 		serve(skb, &packet, &verdict);
 	else
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
+	if (parsed == PARSED_TUPLE && packet.fragment == FRAGMENT_FIRST)
+		lead_in(skb, &packet, &verdict);
 	return conclude(skb, &packet, &verdict);
 }
 
@@ -172,6 +212,7 @@ int mg_tc_egress(struct __sk_buff *skb)
 		decide(&verdict, ACTION_DROP, REASON_DROP_NO_FLOW);
 	else
 		serve(skb, &packet, &verdict);
+	lead_on(&packet, &verdict);
 	return conclude(skb, &packet, &verdict);
 }
 
@@ -191,5 +232,6 @@ int mg_pod_egress(struct __sk_buff *skb)
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
 	else if (!answer(&packet, &verdict))
 		decide(&verdict, ACTION_PASS, REASON_FOREIGN);
+	lead_on(&packet, &verdict);
 	return conclude(skb, &packet, &verdict);
 }

@@ -3,6 +3,8 @@
  * them over single packets, serves and dials, as its parent asks over IPC. See packet-lab.ts.
  */
 import dgram from 'node:dgram';
+import type { RemoteInfo } from 'node:dgram';
+import { on } from 'node:events';
 import net from 'node:net';
 import { release } from 'node:os';
 import native from '../../native/index.js';
@@ -19,7 +21,7 @@ export type Request =
   /** Runs a pinned program over a frame; `ctx` is its struct xdp_md or __sk_buff. */
   | { readonly op: 'run'; readonly pin: string; readonly data: Uint8Array; readonly ctx: Uint8Array; readonly repeat?: number }
   | { readonly op: 'attach'; readonly pin: string; readonly device: string; readonly how: 'xdp' | 'ingress' | 'egress'; readonly clsact: boolean }
-  /** TCP and UDP; each answer is "name client-address:port". TCP keeps the connection open and answers each line. */
+  /** TCP and UDP; one byte is answered with "name client-address:port", more with itself. TCP keeps the connection open and answers each line. */
   | ({ readonly op: 'serve'; readonly name: string } & Dial)
   | ({ readonly op: 'tcp' | 'udp' } & Dial)
   /** Sends `bytes` over TCP and resolves to how many came back. */
@@ -29,7 +31,11 @@ export type Request =
   | { readonly op: 'ask'; readonly id: number }
   /** The servers of this process write something to whoever is connected, unasked. */
   | { readonly op: 'say'; readonly text: string }
-  | { readonly op: 'hangup'; readonly id: number };
+  | { readonly op: 'hangup'; readonly id: number }
+  /** A UDP socket that stays, at a port of its own. */
+  | ({ readonly op: 'bind'; readonly id: number } & Dial)
+  /** What it has heard next: "address:port data". */
+  | { readonly op: 'hear'; readonly id: number };
 
 export interface Outcome {
   readonly error?: string;
@@ -38,6 +44,7 @@ export interface Outcome {
 }
 
 const connections = new Map<number, net.Socket>();
+const ears = new Map<number, AsyncIterableIterator<unknown[]>>();
 const clients = new Set<net.Socket>();
 const programs = new Map<string, number>();
 const at = (host: string | undefined, port: number | undefined): string => `${host}:${port}`;
@@ -76,7 +83,7 @@ async function serve({ name, address, port }: Extract<Request, { op: 'serve' }>)
   });
   await new Promise<void>((resolve) => tcp.listen(port, address, resolve));
   const udp = dgram.createSocket(net.isIPv6(address) ? 'udp6' : 'udp4');
-  udp.on('message', (_, from) => udp.send(`${name} ${at(from.address, from.port)}`, from.port, from.address));
+  udp.on('message', (data, from) => udp.send(data.length === 1 ? `${name} ${at(from.address, from.port)}` : data, from.port, from.address));
   await new Promise<void>((resolve) => udp.bind(port, address, resolve));
   return {};
 }
@@ -141,6 +148,20 @@ function udp({ address, port, from }: Dial): Promise<Outcome> {
   });
 }
 
+function bind({ id, address, port }: Extract<Request, { op: 'bind' }>): Promise<Outcome> {
+  const socket = dgram.createSocket(net.isIPv6(address) ? 'udp6' : 'udp4');
+  ears.set(id, on(socket, 'message') as AsyncIterableIterator<unknown[]>);
+  return new Promise((resolve, reject) => socket.once('error', reject).bind(port, address, () => resolve({})));
+}
+
+async function hear({ id }: Extract<Request, { op: 'hear' }>): Promise<Outcome> {
+  const silence = new Promise<undefined>((resolve) => setTimeout(() => resolve(undefined), 3_000).unref());
+  const heard = await Promise.race([ears.get(id)!.next(), silence]);
+  if (heard === undefined) return { error: 'nothing' };
+  const [data, from] = heard.value as [Buffer, RemoteInfo];
+  return { answer: `${at(from.address, from.port)} ${data.toString()}` };
+}
+
 async function perform(request: Request): Promise<Outcome> {
   switch (request.op) {
     case 'run':
@@ -166,6 +187,10 @@ async function perform(request: Request): Promise<Outcome> {
     case 'hangup':
       connections.get(request.id)!.destroy();
       return {};
+    case 'bind':
+      return bind(request);
+    case 'hear':
+      return hear(request);
   }
 }
 

@@ -1,5 +1,6 @@
 /** Fragments: those of a datagram go where the first of them went, and no others are touched. */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { FrontendFlag, FrontendKind } from '../../agent/dataplane/generated/abi.ts';
 import { buildPacket, joinEndpoint, protocolNumber, sourcePort } from '../support/packet.ts';
 import type { PacketSpec } from '../support/packet.ts';
 import { IP, serveOn, startBench } from './packet-bench.ts';
@@ -99,6 +100,46 @@ describe.each(ALL)('of $proto over IPv$family', ({ family, proto }) => {
     const foreign = joinEndpoint(ip.vip, 81);
     await untouched(first(client, foreign, 9), 'FOREIGN');
     await untouched(later(50, client, foreign, 9));
+  });
+
+  it.each(['tc', 'pod'] as const)('one before its first passes %s as it is, but a copy of it waits where it may be ours', async (hook) => {
+    serveOn(bench, proto, ip.vip, [{ at: ip.local, local: true }]);
+    const address = (at: string, flags: number): void => bench.lab.frontend(0, joinEndpoint(at, 0), 0, { kind: FrontendKind.ADDRESS, flags });
+    const expectOne = async (spec: PacketSpec, reason: string, held: number, action = 'pass'): Promise<void> => {
+      expect(await bench.run(hook, spec)).toMatchObject({ action, reason, data: buildPacket(spec) });
+      expect(bench.lab.held()).toBe(held);
+    };
+    address(ip.vip, 0);
+    address(ip.vip2, FrontendFlag.OWNED);
+    const own = joinEndpoint(ip.up, 30_080);
+    await expectOne(later(50, client, vip, 7), 'FRAGMENT_HELD', 1);
+    await expectOne(later(20, client, vip, 7), 'FRAGMENT_HELD', 2);
+    await expectOne(later(50, client, own, 7), 'FRAGMENT_HELD', 3);
+    // Nothing passes to an address that is ours as a whole, unless it is translated.
+    await expectOne(later(50, client, joinEndpoint(ip.vip2, 80), 7), 'FRAGMENT_HELD', 4, 'drop');
+    for (const other of [
+      later(50, client, joinEndpoint(ip.remote, 80), 7),
+      later(50, client, vip, 7, { proto: 47 }),
+      later(50, client, vip, 7, { proto: protocolNumber('sctp', family === 4) }),
+      later(50, client, vip, 7, { payload: 'x'.repeat(2_048) }),
+    ])
+      await expectOne(other, 'FRAGMENT', 4);
+    // The first one frees those of its datagram; one that is not translated says so to the others.
+    expect(await bench.run(hook, first(client, vip, 7))).toMatchObject({
+      action: 'pass',
+      reason: 'NEW_LOCAL',
+      data: buildPacket(first(client, joinEndpoint(ip.local, 8080), 7)),
+    });
+    expect(bench.lab.held()).toBe(2);
+    await expectOne(first(client, own, 8), 'FOREIGN', 2);
+    await expectOne(later(50, client, own, 8), 'FRAGMENT', 2);
+  });
+
+  it('none waits on the way out', async () => {
+    bench.lab.frontend(0, joinEndpoint(ip.vip, 0), 0, { kind: FrontendKind.ADDRESS, flags: FrontendFlag.OWNED });
+    for (const hook of ['egress', 'passing', 'topod', 'xdp'] as const)
+      expect(await bench.run(hook, later(50, client, vip, 7))).toMatchObject({ action: 'pass', reason: hook === 'xdp' ? 'TO_TC' : 'FRAGMENT' });
+    expect(bench.lab.held()).toBe(0);
   });
 
   it('XDP leaves them to tc', async () => {

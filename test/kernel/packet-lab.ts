@@ -16,6 +16,8 @@ import {
   flowCodec,
   frontendCodec,
   frontendKeyCodec,
+  heldFragmentCodec,
+  heldKeyCodec,
   icmpBudgetCodec,
   nodeCodec,
   FrontendKind,
@@ -309,6 +311,23 @@ export class PacketLab {
     return second;
   }
 
+  /** How many fragments wait for the first of their datagram. */
+  held(): number {
+    return native.mapEntries(this.#fd('held_fragments')).count;
+  }
+
+  /** Makes them look as if they had waited some seconds longer. */
+  ageHeld(seconds: number): void {
+    const { keys, values, count } = native.mapEntries(this.#fd('held_fragments'));
+    for (let at = 0; at < count; at++) {
+      const value = values.subarray(at * heldFragmentCodec.size, (at + 1) * heldFragmentCodec.size);
+      const view = new DataView(value.buffer, value.byteOffset);
+      const { since } = heldFragmentCodec.offsets;
+      view.setUint32(since, view.getUint32(since, true) - seconds, true);
+      native.mapUpdate(this.#fd('held_fragments'), keys.subarray(at * heldKeyCodec.size, (at + 1) * heldKeyCodec.size), value);
+    }
+  }
+
   affinityUsed(): readonly number[] {
     const { values, count } = native.mapEntries(this.#fd('affinity'));
     return Array.from({ length: count }, (_, at) => affinityCodec.read(values, at * affinityCodec.size).backend);
@@ -316,7 +335,7 @@ export class PacketLab {
 
   /** Removes every frontend, flow, affinity, source range and fragment, and what is said of the node; all errors may be sent again. */
   clear(): void {
-    for (const map of ['frontends', 'flows', 'affinity', 'source_ranges', 'fragments']) {
+    for (const map of ['frontends', 'flows', 'affinity', 'source_ranges', 'fragments', 'held_fragments']) {
       const { keys, count } = native.mapEntries(this.#fd(map));
       native.mapDeleteBatch(this.#fd(map), keys, count);
     }

@@ -6,6 +6,7 @@ import { choose, inMask, isPod } from './choose.ts';
 import type { Choice, Origin } from './choose.ts';
 import type { Conntrack } from './conntrack.ts';
 import { ACK, has, isClosing, isSnatPort, isSyn, reversed, RST } from './conntrack.ts';
+import { claimOn, datagramOf, slotFor } from './fragments.ts';
 import { ICMP4, ICMP6, SCTP, TCP, UDP } from './frames.ts';
 import type { Hook } from './kernel.ts';
 import type { Parsed, Unparsed } from './parse.ts';
@@ -43,6 +44,8 @@ export interface Seen {
   readonly packet: Parsed | Unparsed;
   /** This node made it: it came in by no device. */
   readonly isOwn: boolean;
+  /** Seconds of the coarse monotonic clock. */
+  readonly now: number;
 }
 
 /** A packet with a tuple, and all that its fate depends on. */
@@ -100,20 +103,24 @@ export function decide(world: World, conntrack: Conntrack, seen: Seen, remember:
   return serve(one);
 }
 
-/** What tells the fragments of one datagram from those of others. */
-export const datagramOf = ({ tuple: { saddr, daddr, proto }, fragment }: Parsed): string => `${proto} ${saddr} ${daddr} ${fragment?.id}`;
-
 /** A fragment that is not the first: it goes with the flow of its datagram, whose ports the first one told. */
 function later(one: Case): Expected {
   const { hook, world, isOwn, packet } = one;
   const ports = world.fragments.get(datagramOf(packet));
-  if (ports === undefined) return pass('FRAGMENT');
+  if (ports === undefined) return hold(one);
   const whole = { ...packet, tuple: { ...packet.tuple, ...ports } };
   const about = { ...one, packet: whole };
   const back = hook === 'egress' || hook === 'podEgress' ? answer(about) : undefined;
   const settled = back ?? (hook === 'podEgress' || (hook === 'egress' && !isOwn) ? undefined : accompany(about));
   if (settled === undefined) return pass('FRAGMENT');
   return settled.to === undefined ? settled : { ...settled, of: whole };
+}
+
+/** One that comes in before the first of its datagram: a copy of it is kept if it may be ours, and if it can be nobody else's it stops here. */
+function hold({ hook, world, frame, packet, now }: Case): Expected {
+  const claim = hook === 'ingress' || hook === 'podIngress' ? claimOn(world, packet) : 'none';
+  if (claim === 'none' || slotFor(world, frame, packet, now) === undefined) return pass('FRAGMENT');
+  return claim === 'sole' ? drop('FRAGMENT_HELD') : pass('FRAGMENT_HELD');
 }
 
 /** Pings of virtual IPs, and errors about the packets of flows, which go with the answers of those; undefined: it is neither. */

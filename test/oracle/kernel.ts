@@ -15,6 +15,7 @@ import {
   flowCodec,
   frontendCodec,
   frontendKeyCodec,
+  heldFragmentCodec,
   nodeCodec,
   Reason,
   RING_CHUNK,
@@ -143,7 +144,7 @@ export class Kernel {
 
   /** Makes the maps hold this world and nothing else. */
   load(world: World): void {
-    for (const map of ['frontends', 'services', 'flows', 'affinity', 'source_ranges', 'fragments']) this.#clear(map);
+    for (const map of ['frontends', 'services', 'flows', 'affinity', 'source_ranges', 'fragments', 'held_fragments']) this.#clear(map);
     const ring: number[] = [];
     const place = ({ members, table }: { readonly members: readonly number[]; readonly table: readonly number[] }) => {
       const base = ring.length;
@@ -228,6 +229,20 @@ export class Kernel {
         return [textOf(key), { key, flow: flowCodec.read(values, i * flowCodec.size) }] as const;
       }),
     );
+  }
+
+  /** The copies of fragments that wait for the first of their datagram. */
+  held(): readonly Uint8Array[] {
+    const { values, count } = native.mapEntries(this.#fd('held_fragments'));
+    const { bytes, size } = heldFragmentCodec.offsets;
+    return Array.from({ length: count }, (_, i) => {
+      const held = values.subarray(i * heldFragmentCodec.size, (i + 1) * heldFragmentCodec.size);
+      return held.subarray(bytes, bytes + new DataView(held.buffer, held.byteOffset).getUint32(size, true));
+    });
+  }
+
+  dropHeld(): void {
+    this.#clear('held_fragments');
   }
 
   affinity(service: number, client: Address): number | undefined {

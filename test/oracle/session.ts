@@ -1,8 +1,9 @@
 /** One world, and packets through it one after the other: what chance sends, what should come of it, what does. */
 import type { Flow, Tuple } from '../../agent/dataplane/generated/abi.ts';
 import { Conntrack } from './conntrack.ts';
-import { datagramOf, decide } from './decide.ts';
+import { decide } from './decide.ts';
 import type { Expected, Seen } from './decide.ts';
+import { claimOn, copyOf, datagramOf, firstOf, portsOf, slotFor } from './fragments.ts';
 import { ICMP4, ICMP6, randomFrame, SCTP, TCP, UDP } from './frames.ts';
 import type { Hook, Kernel, Run } from './kernel.ts';
 import { parse } from './parse.ts';
@@ -57,20 +58,23 @@ export class Session {
     const frame = this.#frame();
     const packet = parse(frame, hook === 'xdp');
     const isOwn = hook === 'egress' && typeof packet !== 'string' && isNodes(packet.tuple.saddr);
-    const seen = { hook, device, frame, packet, isOwn };
     const now = settledSecond();
+    const seen = { hook, device, frame, packet, isOwn, now };
     const conntrack = new Conntrack(this.#world.flows, now);
     const remembered: [string, { backend: number; used: number }][] = [];
     const expected = decide(this.#world, conntrack, seen, (service, client, backend) => remembered.push([`${service} ${client}`, { backend, used: now }]));
     const run = this.#kernel.run(seen, frame, expected.reason);
-    if (typeof packet !== 'string' && packet.fragment?.isFirst === true && TRANSLATED.test(run.reason))
-      this.#world.fragments.set(datagramOf(packet), { sport: packet.tuple.sport, dport: packet.tuple.dport });
+    const hadHeld = this.#world.held.size;
+    this.#noteFragment(seen, run.reason);
     if (second() !== now) {
       // The second changed under way: what the kernel noted may bear either. It is right by definition.
       this.#adopt();
       return run.reason;
     }
-    const why = this.#compare(seen, expected, run) ?? this.#compareFlows(conntrack.changed);
+    const why =
+      this.#compare(seen, expected, run) ??
+      this.#compareFlows(conntrack.changed) ??
+      this.#compareHeld(run.reason === 'FRAGMENT_HELD' || hadHeld !== this.#world.held.size);
     if (why !== undefined) throw new Error(this.#story(seen, expected, run, why));
     conntrack.commit();
     for (const [key, entry] of remembered) this.#world.affinity.set(key, entry);
@@ -91,6 +95,11 @@ export class Session {
 
   #frame(): Uint8Array {
     const random = this.#random;
+    const held = [...this.#world.held.values()].flat();
+    if (held.length > 0 && random.once(20)) {
+      const overtaker = random.pick(held);
+      return random.once(2) ? overtaker.frame : firstOf(overtaker);
+    }
     const flows = [...this.#world.flows.values()];
     if (flows.length > 0 && random.once(2)) {
       const { key, flow } = random.pick(flows);
@@ -118,6 +127,24 @@ export class Session {
     return randomFrame(random, ends, family === 4 ? ICMP4 : ICMP6, quote.slice(0, length));
   }
 
+  /** What a fragment tells about the others of its datagram. */
+  #noteFragment({ hook, frame, packet, now }: Seen, reason: string): void {
+    if (typeof packet === 'string' || packet.fragment === undefined) return;
+    const { fragments, held } = this.#world;
+    const datagram = datagramOf(packet);
+    const comesIn = hook === 'ingress' || hook === 'podIngress';
+    if (reason === 'FRAGMENT_HELD') {
+      const slots = held.get(datagram) ?? [];
+      slots[slotFor(this.#world, frame, packet, now) ?? 0] = { since: now, frame, packet };
+      held.set(datagram, slots);
+    } else if (packet.fragment.isFirst && TRANSLATED.test(reason)) {
+      fragments.set(datagram, portsOf(packet));
+      if (comesIn) held.delete(datagram);
+    } else if (packet.fragment.isFirst && comesIn && claimOn(this.#world, packet) !== 'none') {
+      fragments.set(datagram, portsOf(packet));
+    }
+  }
+
   /** What time and eviction do: a flow is lost by half, or looks as if nothing had happened on it for long. */
   #meddle(): void {
     const flows = [...this.#world.flows.entries()];
@@ -134,6 +161,8 @@ export class Session {
   }
 
   #adopt(): void {
+    this.#world.held.clear();
+    this.#kernel.dropHeld();
     this.#world.flows.clear();
     for (const [text, entry] of this.#kernel.flows()) this.#world.flows.set(text, entry);
   }
@@ -161,6 +190,18 @@ export class Session {
       if (why !== undefined) return `the flow ${text}: ${why}`;
     }
     return undefined;
+  }
+
+  /** The copies of fragments, all of them: when there should be others than before. */
+  #compareHeld(changed: boolean): string | undefined {
+    if (!changed) return undefined;
+    const [wanted, got] = [[...this.#world.held.values()].flat().map(copyOf), this.#kernel.held()].map((copies) =>
+      copies
+        .map((copy) => Buffer.from(copy).toString('hex'))
+        .sort()
+        .join(),
+    );
+    return wanted === got ? undefined : `of fragments it keeps ${got}, not ${wanted}`;
   }
 
   #story({ hook, device, frame, packet }: Seen, expected: Expected, run: Run, why: string): string {

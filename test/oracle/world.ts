@@ -7,6 +7,7 @@
 import type { Backend, Flow, Frontend, FrontendKey, Node, Service, Tuple } from '../../agent/dataplane/generated/abi.ts';
 import { Algorithm, BackendFlag, FrontendFlag, FrontendKind, NodeFlag, ServiceFlag } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
+import type { Held } from './fragments.ts';
 import { SCTP, TCP, UDP } from './frames.ts';
 import type { Random } from '../support/random.ts';
 
@@ -70,6 +71,8 @@ export interface World {
   readonly affinity: Map<string, { backend: number; used: number }>;
   /** The ports that first fragments had, by datagramOf(). */
   readonly fragments: Map<string, Pick<Tuple, 'sport' | 'dport'>>;
+  /** Those that came before the first one, likewise, each in its slot. */
+  readonly held: Map<string, Held[]>;
 }
 
 export const textOf = ({ saddr, daddr, sport, dport, proto }: Tuple): string => `${proto} ${saddr} ${sport} ${daddr} ${dport}`;
@@ -85,6 +88,7 @@ export function randomWorld(random: Random): World {
     flows: new Map(),
     affinity: new Map(),
     fragments: new Map(),
+    held: new Map(),
   };
   for (let id = 1; id <= 16; id++) addService(random, world, id, random.pick(FAMILIES));
   for (const family of FAMILIES) for (const addr of [...PLACES[family].services, ...PLACES[family].balancers]) addAddress(random, world, addr as Address);
