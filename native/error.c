@@ -65,6 +65,17 @@ static void log_append(const char *text, size_t length)
 	tail.text[tail.used] = '\0';
 }
 
+char *log_copy(void)
+{
+	return strndup(tail.text, tail.used);
+}
+
+void log_adopt(const char *text)
+{
+	log_clear();
+	log_append(text, strlen(text));
+}
+
 static int log_take(enum libbpf_print_level level, const char *format, va_list list)
 {
 	char *text;

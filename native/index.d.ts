@@ -94,6 +94,8 @@ export interface BpfObject {
   setRodata(value: Uint8Array): void;
   setAutoload(program: string, load: boolean): void;
   load(): void;
+  /** As `load`, on a thread: the verifier takes its time. Until it is done every other method throws EBUSY. */
+  loadAsync(): Promise<void>;
   /** Owned by the object until close(): dup() it to keep it. */
   mapFd(map: string): number;
   programFd(program: string): number;

@@ -80,6 +80,9 @@ void fail_with(struct call *c, struct failure failure);
 void log_start(void);
 /* Before an operation whose failure carries the log. */
 void log_clear(void);
+/* A copy of this thread's log, for free(), or NULL; and this thread's log as another's was. */
+char *log_copy(void);
+void log_adopt(const char *text);
 
 /* fd.c */
 enum fd_kind { FD_OTHER, FD_CLOSED, FD_MAP, FD_PROGRAM, FD_LINK };
@@ -89,6 +92,26 @@ void check_kind(struct call *c, int fd, enum fd_kind kind);
 
 /* thread.c: a thread that no signal of the process reaches. Returns 0, or an errno. */
 int start_thread(pthread_t *thread, void *(*run)(void *data), void *data);
+
+/* job.c: work on a thread of the pool, and a promise for what comes of it */
+struct job;
+struct job_kind {
+	/* On that thread. */
+	void (*run)(struct job *job);
+	/* On the event loop again: the result, or NULL after throwing. */
+	napi_value (*finish)(struct call *c, struct job *job);
+	void (*free)(struct job *job);
+};
+/* At the head of each kind's own struct, zeroed; the rest is job.c's. */
+struct job {
+	const char *op;
+	const struct job_kind *kind;
+	napi_ref self; /* keeps what the method was called on */
+	napi_deferred deferred;
+	napi_async_work work;
+};
+/* Takes the job over, also when the call has failed. */
+napi_value job_start(struct call *c, struct job *job, const struct job_kind *kind);
 
 /* diag.c */
 struct socket_id {
@@ -109,6 +132,7 @@ napi_value give_map_info(napi_env env, const struct bpf_map_info *info);
 /* object.c: shared by the methods of an object */
 struct object {
 	struct bpf_object *bpf; /* NULL once closed */
+	bool loading;		/* on another thread: not to be touched */
 	bool loaded;
 };
 /* Begins a method: NULL, with an exception, when `this` is no open object. */

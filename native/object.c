@@ -21,6 +21,8 @@ struct object *object_begin(struct call *c)
 		fail_type(c, "called on something that is no BpfObject");
 	else if (!object->bpf)
 		fail_type(c, "the object is closed");
+	else if (object->loading)
+		fail_because(c, EBUSY, "", "the object is being loaded");
 	return c->failed ? NULL : object;
 }
 
@@ -125,6 +127,68 @@ static napi_value object_load(napi_env env, napi_callback_info info)
 	return NULL;
 }
 
+struct load_job {
+	struct job job;
+	struct object *object;
+	int error;
+	char *log; /* that thread's, of a failure */
+};
+
+static void run_load(struct job *base)
+{
+	struct load_job *job = (struct load_job *)base;
+
+	log_clear();
+	job->error = bpf_object__load(job->object->bpf);
+	if (job->error)
+		job->log = log_copy();
+}
+
+static napi_value finish_load(struct call *c, struct job *base)
+{
+	const struct load_job *job = (struct load_job *)base;
+	napi_value undefined = NULL;
+
+	job->object->loading = false;
+	job->object->loaded = !job->error;
+	napi_get_undefined(c->env, &undefined);
+	if (!job->error)
+		return undefined;
+	log_adopt(job->log ? job->log : "");
+	fail_with(c, (struct failure){ .error = job->error, .subject = bpf_object__name(job->object->bpf), .log = true });
+	return NULL;
+}
+
+static void free_load(struct job *base)
+{
+	struct load_job *job = (struct load_job *)base;
+
+	job->object->loading = false;
+	free(job->log);
+	free(job);
+}
+
+static const struct job_kind loading = { run_load, finish_load, free_load };
+
+static napi_value object_load_async(napi_env env, napi_callback_info info)
+{
+	struct call c = call_begin(env, info, "object_load");
+	struct object *object = object_begin(&c);
+	struct load_job *job;
+
+	check_unloaded(&c, object, "");
+	if (c.failed)
+		return NULL;
+	job = calloc(1, sizeof(*job));
+	if (!job) {
+		fail(&c, ENOMEM, "");
+		return NULL;
+	}
+	job->object = object;
+	object->loading = true;
+	return job_start(&c, &job->job, &loading);
+}
+
 static napi_value object_map_fd(napi_env env, napi_callback_info info)
 {
 	struct call c = call_begin(env, info, "object_map_fd");
@@ -170,7 +234,7 @@ static napi_value object_close(napi_env env, napi_callback_info info)
 static const struct function methods[] = {
 	{ "maps", object_maps },	    { "programs", object_programs }, { "mapInfo", object_map_info },
 	{ "load", object_load },	    { "mapFd", object_map_fd },	     { "close", object_close },
-	{ "programFd", object_program_fd },
+	{ "programFd", object_program_fd }, { "loadAsync", object_load_async },
 };
 
 /*

@@ -87,29 +87,29 @@ static struct run arg_run(struct call *c)
  * The kernel gives up half way when its thread is interrupted, and packets cannot be taken
  * back. Node's threads are, by signals and by io_uring; a fresh one has nobody who would.
  */
-struct job {
+struct undisturbed {
 	int fd, error;
 	struct bpf_test_run_opts *options;
 };
 
-static void *run_job(void *data)
+static void *run_here(void *data)
 {
-	struct job *job = data;
+	struct undisturbed *run = data;
 
-	job->error = bpf_prog_test_run_opts(job->fd, job->options) == 0 ? 0 : errno;
+	run->error = bpf_prog_test_run_opts(run->fd, run->options) == 0 ? 0 : errno;
 	return NULL;
 }
 
 static int run_undisturbed(int fd, struct bpf_test_run_opts *options)
 {
-	struct job job = { .fd = fd, .options = options };
+	struct undisturbed run = { .fd = fd, .options = options };
 	pthread_t thread;
-	int error = start_thread(&thread, run_job, &job);
+	int error = start_thread(&thread, run_here, &run);
 
 	if (error)
 		return error;
 	pthread_join(thread, NULL);
-	return job.error;
+	return run.error;
 }
 
 static napi_value give_run(struct call *c, const struct bpf_test_run_opts *options, const uint8_t *out)

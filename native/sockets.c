@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading out sockets and ending them, as promises: the work is done on a thread of the pool. */
+/* Reading out sockets and ending them, as promises. */
 #define _GNU_SOURCE
 #include "maglane.h"
 
@@ -11,37 +11,37 @@
 
 #define CHUNK 65536 /* what the kernel gives at a time is at most 32 KiB */
 
-struct job {
-	const char *op;
+struct socket_job {
+	struct job job;
 	char subject[PATH_ROOM]; /* what a failure is about; destroyUdp: the namespace, "" the process's own */
 	int program_fd, map_fd;	 /* iterate: duplicates; otherwise -1 */
 	uint8_t *data;		 /* iterate: what came; destroyUdp: the ids */
 	size_t length;
 	uint32_t destroyed;
 	int error; /* negative errno */
-	void (*run)(struct job *job);
-	napi_deferred deferred;
-	napi_async_work work;
 };
 
-static struct job *job_begin(struct call *c, void (*run)(struct job *job))
+static struct socket_job *of(struct job *job)
 {
-	struct job *job = c->failed ? NULL : calloc(1, sizeof(*job));
+	return (struct socket_job *)job;
+}
+
+static struct socket_job *job_begin(struct call *c)
+{
+	struct socket_job *job = c->failed ? NULL : calloc(1, sizeof(*job));
 
 	if (!job) {
 		fail(c, ENOMEM, "");
 		return NULL;
 	}
-	job->op = c->op;
 	job->program_fd = job->map_fd = -1;
-	job->run = run;
 	return job;
 }
 
-static void job_free(struct job *job)
+static void free_job(struct job *base)
 {
-	if (!job)
-		return;
+	struct socket_job *job = of(base);
+
 	if (job->program_fd >= 0)
 		close(job->program_fd);
 	if (job->map_fd >= 0)
@@ -50,70 +50,10 @@ static void job_free(struct job *job)
 	free(job);
 }
 
-/* On a thread of the pool. */
-static void job_run(napi_env env, void *data)
-{
-	struct job *job = data;
-
-	(void)env;
-	job->run(job);
-}
-
-static napi_value give_result(struct call *c, const struct job *job)
-{
-	napi_value result;
-	void *data;
-
-	if (job->program_fd < 0)
-		return give_number(c->env, job->destroyed);
-	result = give_bytes(c, job->length, &data);
-	if (result && job->length > 0)
-		memcpy(data, job->data, job->length);
-	return result;
-}
-
-/* On the event loop again. */
-static void job_done(napi_env env, napi_status status, void *data)
-{
-	struct job *job = data;
-	struct call c = { .env = env, .op = job->op };
-	napi_value result = NULL;
-
-	if (status == napi_cancelled)
-		job->error = -ECANCELED;
-	if (job->error)
-		fail(&c, job->error, job->subject);
-	else
-		result = give_result(&c, job);
-	if (c.failed && napi_get_and_clear_last_exception(env, &result) == napi_ok)
-		napi_reject_deferred(env, job->deferred, result);
-	else
-		napi_resolve_deferred(env, job->deferred, result);
-	napi_delete_async_work(env, job->work);
-	job_free(job);
-}
-
-/* Takes the job over, also when the call has failed. */
-static napi_value job_start(struct call *c, struct job *job)
-{
-	napi_value promise = NULL;
-
-	if (!c->failed && napi_create_async_work(c->env, NULL, give_text(c->env, job->op), job_run, job_done, job,
-						 &job->work) == napi_ok) {
-		if (napi_create_promise(c->env, &job->deferred, &promise) == napi_ok &&
-		    napi_queue_async_work(c->env, job->work) == napi_ok)
-			return promise;
-		napi_delete_async_work(c->env, job->work);
-	}
-	fail(c, ENOMEM, "");
-	job_free(job);
-	return NULL;
-}
-
 /* ---- iterate ---- */
 
 /* 0, or a negative errno. */
-static int read_all(struct job *job, int iterator)
+static int read_all(struct socket_job *job, int iterator)
 {
 	size_t room = 0;
 
@@ -137,8 +77,9 @@ static int read_all(struct job *job, int iterator)
 	}
 }
 
-static void run_iterate(struct job *job)
+static void run_iterate(struct job *base)
 {
+	struct socket_job *job = of(base);
 	union bpf_iter_link_info over = { .map = { .map_fd = job->map_fd } };
 	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = &over, .iter_info_len = sizeof(over));
 	int link = bpf_link_create(job->program_fd, 0, BPF_TRACE_ITER, &opts);
@@ -151,18 +92,36 @@ static void run_iterate(struct job *job)
 		close(link);
 }
 
+static napi_value finish_iterate(struct call *c, struct job *base)
+{
+	const struct socket_job *job = of(base);
+	napi_value result;
+	void *data;
+
+	if (job->error) {
+		fail(c, job->error, job->subject);
+		return NULL;
+	}
+	result = give_bytes(c, job->length, &data);
+	if (result && job->length > 0)
+		memcpy(data, job->data, job->length);
+	return result;
+}
+
+static const struct job_kind iterating = { run_iterate, finish_iterate, free_job };
+
 static napi_value iterate(napi_env env, napi_callback_info info)
 {
 	struct call c = call_begin(env, info, "iterate");
 	int program_fd = arg_fd(&c, 0), map_fd = arg_fd(&c, 1);
 	struct bpf_map_info map;
-	struct job *job;
+	struct socket_job *job;
 
 	check_kind(&c, program_fd, FD_PROGRAM);
 	check_kind(&c, map_fd, FD_MAP);
 	if (!map_info(&c, map_fd, &map))
 		return NULL;
-	job = job_begin(&c, run_iterate);
+	job = job_begin(&c);
 	if (!job)
 		return NULL;
 	strcpy(job->subject, map.name);
@@ -171,13 +130,14 @@ static napi_value iterate(napi_env env, napi_callback_info info)
 	job->map_fd = fcntl(map_fd, F_DUPFD_CLOEXEC, 0);
 	if (job->program_fd < 0 || job->map_fd < 0)
 		fail(&c, errno, map.name);
-	return job_start(&c, job);
+	return job_start(&c, &job->job, &iterating);
 }
 
 /* ---- destroyUdp ---- */
 
-static void run_destroy(struct job *job)
+static void run_destroy(struct job *base)
 {
+	struct socket_job *job = of(base);
 	const struct socket_id *ids = (const void *)job->data;
 	int sock = diag_open(job->subject), result = 0;
 
@@ -191,15 +151,27 @@ static void run_destroy(struct job *job)
 		close(sock);
 }
 
+static napi_value finish_destroy(struct call *c, struct job *base)
+{
+	const struct socket_job *job = of(base);
+
+	if (!job->error)
+		return give_number(c->env, job->destroyed);
+	fail(c, job->error, job->subject);
+	return NULL;
+}
+
+static const struct job_kind destroying = { run_destroy, finish_destroy, free_job };
+
 static napi_value destroy_udp(napi_env env, napi_callback_info info)
 {
 	struct call c = call_begin(env, info, "destroy_udp");
 	struct bytes ids = arg_bytes(&c, 0, "ids");
-	struct job *job;
+	struct socket_job *job;
 
 	if (!c.failed && ids.length % sizeof(struct socket_id) != 0)
 		fail_range(&c, "ids must have a multiple of %zu bytes, not %zu", sizeof(struct socket_id), ids.length);
-	job = job_begin(&c, run_destroy);
+	job = job_begin(&c);
 	if (!job)
 		return NULL;
 	if (!arg_absent(&c, 1))
@@ -211,7 +183,7 @@ static napi_value destroy_udp(napi_env env, napi_callback_info info)
 		else
 			fail(&c, ENOMEM, "");
 	}
-	return job_start(&c, job);
+	return job_start(&c, &job->job, &destroying);
 }
 
 const struct function socket_functions[] = { { "iterate", iterate }, { "destroyUdp", destroy_udp } };

@@ -18,6 +18,7 @@ import { createLog } from '../observe/log.ts';
 import { Metrics } from '../observe/metrics.ts';
 import type { Answer, Routes } from '../observe/server.ts';
 import { serve } from '../observe/server.ts';
+import { Gate } from '../source/gate.ts';
 import type { Source } from '../source/source.ts';
 import { watchConfig } from './config-watch.ts';
 import { Controller } from './controller.ts';
@@ -56,16 +57,28 @@ export async function runAgent(resolved: Resolved, again: () => Promise<Resolved
   for (const limitation of limitations()) log.warn(limitation);
   const metrics = new Metrics();
   const source = await createSource(options, log, metrics);
-  const dataplane = Dataplane.open(
+  log.info('starting', { version: version().version, node: options.nodeName, source: source.name, bpffs: options.bpffs });
+  // The kernel verifies the programs, which takes it most of a second, while the lists come.
+  const opening = Dataplane.open(
     { ...sizes(options), bpffs: options.bpffs, cgroup: cgroup ?? '', xdpMode: options.xdpMode, snatPorts: options.snatPorts, dsrPort: 0 },
     log,
   );
+  const gate = new Gate();
+  const feed = source.run(gate, stop.signal);
+  // Its failure is the agent's to tell, once that waits for it.
+  feed.catch(() => undefined);
   try {
-    const agent = new Agent(resolved, log, metrics, source, dataplane);
-    watchConfig({ resolved, again, log, changed: (error) => agent.fail(error) }, stop.signal);
-    await agent.run(stop);
+    const dataplane = await opening;
+    try {
+      const agent = new Agent(resolved, log, metrics, source, dataplane);
+      watchConfig({ resolved, again, log, changed: (error) => agent.fail(error) }, stop.signal);
+      await agent.run(gate, feed, stop);
+    } finally {
+      dataplane.close();
+    }
   } finally {
-    dataplane.close();
+    stop.abort();
+    await feed.catch(() => undefined);
   }
 }
 
@@ -133,10 +146,12 @@ class Agent {
     this.#failed.reject(error);
   }
 
-  /** Runs until `stop` aborts, or a part fails for good: then it aborts `stop` and throws. */
-  async run(stop: AbortController): Promise<void> {
+  /**
+   * Runs until `stop` aborts, or a part fails for good: then it aborts `stop` and throws.
+   * @param gate where the source speaks. @param feed what its `run` returned.
+   */
+  async run(gate: Gate, feed: Promise<void>, stop: AbortController): Promise<void> {
     const { nodeName, healthzBindAddress, metricsBindAddress } = this.#options;
-    this.#log.info('starting', { version: version().version, node: nodeName, source: this.#source.name, bpffs: this.#options.bpffs });
     const describe = () => this.#dataplane.describe({ nodeName, version: version().version, source: this.#source.name, started: this.#started });
     describe();
     // A cluster's address is known only when its kubeconfig has been read.
@@ -146,7 +161,8 @@ class Agent {
       if (healthzBindAddress !== undefined) await serve('--healthz-bind-address', healthzBindAddress, this.#healthPages(), stop.signal);
       if (metricsBindAddress !== undefined) await serve('--metrics-bind-address', metricsBindAddress, this.#metricsPages(), stop.signal);
       await this.#startEvents(stop.signal);
-      await Promise.race([Promise.all([this.#source.run(this.#controller, stop.signal), this.#start(stop.signal)]), this.#failed.promise]);
+      gate.open(this.#controller);
+      await Promise.race([Promise.all([feed, this.#start(stop.signal)]), this.#failed.promise]);
     } finally {
       stop.abort();
       this.#controller.stop();

@@ -53,18 +53,18 @@ export function setSizes(object: BpfObject, { capacity, maxFlows, maxAffinity, m
 }
 
 /**
- * Loads the object with the pinned maps that fit, and pins the others.
+ * Loads the object with the pinned maps that fit, and pins the others. The verifier is at work on another thread meanwhile.
  * @param bpffs folder of the pins.
  * @throws BpfError when the kernel refuses the object.
  */
-export function loadWithPins(object: BpfObject, bpffs: string): Adopted {
+export async function loadWithPins(object: BpfObject, bpffs: string): Promise<Adopted> {
   finishFlip(bpffs);
   const old = Maps.openPins(`${bpffs}/maps`);
   try {
     const names = object.maps().filter((name) => !name.includes('.'));
     const { kept, copied, lost } = decide(object, names, old);
     for (const name of kept) object.reuseMap(name, old.fd(name));
-    object.load();
+    await object.loadAsync();
     const maps = new Maps(new Map(names.map((name) => [name, native.dup(object.mapFd(name))])));
     for (const name of copied) copyMap(name, old, maps); // in any order: nothing reads them yet
     let isAside = copied.length + lost.length > 0;

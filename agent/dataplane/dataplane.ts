@@ -64,10 +64,10 @@ export class Dataplane {
 
   /**
    * Locks the folder, loads the programs, takes over the maps that fit or makes new ones. Nothing that runs changes
-   * before `attach`.
+   * before `attach`. The event loop is free while the kernel verifies the programs.
    * @throws Error with one line: another agent runs there, or the kernel refuses.
    */
-  static open(options: DataplaneOptions, log: Logger): Dataplane {
+  static async open(options: DataplaneOptions, log: Logger): Promise<Dataplane> {
     mkdirSync(`${options.bpffs}/links`, { recursive: true });
     const lock = lockFolder(options.bpffs, 'stop it, or give this one a --bpffs of its own');
     let object: BpfObject | undefined;
@@ -75,7 +75,7 @@ export class Dataplane {
       object = native.open(options.object ?? findObject());
       setSizes(object, options);
       setConfig(object, options);
-      const adopted = loadWithPins(object, options.bpffs);
+      const adopted = await loadWithPins(object, options.bpffs);
       tellReplaced(adopted, log);
       return new Dataplane(options, lock, object, adopted, log);
     } catch (error) {

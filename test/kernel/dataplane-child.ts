@@ -35,10 +35,10 @@ const opened = (): Dataplane => {
 
 const requests = {
   /** Returns what was logged. */
-  open(options: DataplaneOptions): string[] {
+  async open(options: DataplaneOptions): Promise<string[]> {
     const logged: string[] = [];
     const note = (message: string, fields?: object): void => void logged.push(`${message} ${JSON.stringify(fields)}`);
-    dataplane = Dataplane.open(options, { info: note, warn: note });
+    dataplane = await Dataplane.open(options, { info: note, warn: note });
     dataplane.describe({ nodeName: 'node-1', version: '1.2.3', source: 'a test', started: 1000 });
     planner = new Planner(dataplane.read());
     return logged;
@@ -93,7 +93,7 @@ const requests = {
 for await (const line of createInterface({ input: process.stdin })) {
   const { name, argument } = JSON.parse(line) as { name: keyof typeof requests; argument: never };
   try {
-    process.stdout.write(`${JSON.stringify({ result: requests[name](argument) ?? null })}\n`);
+    process.stdout.write(`${JSON.stringify({ result: (await requests[name](argument)) ?? null })}\n`);
   } catch (error) {
     const { message, code, subject } = error as Error & { code?: string; subject?: string };
     process.stdout.write(`${JSON.stringify({ error: { message, code, subject } })}\n`);

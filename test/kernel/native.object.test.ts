@@ -85,6 +85,16 @@ describe('an opened object', () => {
     expect(thrownBy(() => object.setAutoload('xdp_drop', false)).operation).toBe('object_set_autoload');
   });
 
+  test('loads on a thread, untouched until that is done', async () => {
+    const object = open();
+    const loaded = object.loadAsync();
+    for (const call of [() => object.close(), () => object.load(), () => object.maps(), () => object.mapFd('table')])
+      expect(thrownBy(call)).toMatchObject({ code: 'EBUSY', message: expect.stringContaining('(the object is being loaded)') as string });
+    expect(await loaded).toBeUndefined();
+    expect(native.testRun(object.programFd('xdp_mark'), { data: packet() }).retval).toBe(2);
+    expect(thrownBy(() => object.loadAsync()).code).toBe('EBUSY');
+  });
+
   test('owns its descriptors until it is closed', () => {
     const object = open();
     object.load();
@@ -144,6 +154,23 @@ describe('what cannot be opened or loaded', () => {
     expect(error.log.length).toBeLessThanOrEqual(8192);
     expect(thrownBy(() => object.programFd('reads_too_far')).code).toBe('EBADF');
     expect(thrownBy(() => object.load()).operation).toBe('object_load');
+  });
+
+  test('says so from a thread as well, with the log of that thread', async () => {
+    const source = `
+      #include <linux/bpf.h>
+      #include <bpf/bpf_helpers.h>
+      SEC("xdp") int reads_too_far(struct xdp_md *ctx) { return ((__u8 *)(long)ctx->data)[100]; }
+      char licence[] SEC("license") = "GPL";`;
+    const object = native.open(compile(folder, 'refused-aside', source));
+    onTestFinished(() => object.close());
+    await expect(object.loadAsync()).rejects.toMatchObject({
+      operation: 'object_load',
+      code: 'EACCES',
+      subject: 'refused-aside',
+      log: expect.stringContaining('invalid access to packet') as string,
+    });
+    expect(thrownBy(() => object.programFd('reads_too_far')).code).toBe('EBADF');
   });
 });
 
