@@ -32,7 +32,7 @@ test-kernel: build ## tests on the kernel, in network namespaces
 test-cluster: build ## tests against a real Kubernetes API server
 	@REQUIRE_CLUSTER=1 $(NODE) tools/test.ts cluster
 
-test-differential: build ## the same histories to kube-proxy and Maglane [HISTORIES=200] [SEED=1]
+test-differential: build ## the same histories to kube-proxy and Maglane [HISTORIES=240] [SEED=1]
 	@REQUIRE_CLUSTER=1 $(NODE) tools/test.ts differential
 
 test-oracle: build ## packets made by chance against the oracle [PACKETS=1000000] [SEED=S]

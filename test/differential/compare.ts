@@ -6,9 +6,11 @@ import { DIFFERENCES } from './differences.ts';
 import type { Way } from './maglane.ts';
 import { waysOf } from './maglane.ts';
 import type { Sides } from './rig.ts';
+import type { Setup } from './setups.ts';
 
 /** One thing in which two answers to a question differ. */
 export interface Difference {
+  readonly setup: Setup;
   readonly question: Question;
   /** How the connection came to Maglane: kube-proxy knows packets alone. */
   readonly way: Way;
@@ -20,8 +22,8 @@ export interface Difference {
 }
 
 /** Everything in which two answers differ: the verdicts alone where those do. */
-export function differencesOf(question: Question, way: Way, theirs: Answer, ours: Answer): Difference[] {
-  const difference = (what: Difference['in'], target?: Target): Difference => ({ question, way, theirs, ours, in: what, target });
+export function differencesOf(asked: Pick<Difference, 'setup' | 'question' | 'way'>, theirs: Answer, ours: Answer): Difference[] {
+  const difference = (what: Difference['in'], target?: Target): Difference => ({ ...asked, theirs, ours, in: what, target });
   if (theirs.verdict !== ours.verdict) return [difference('verdict')];
   const found = theirs.affinity === ours.affinity ? [] : [difference('affinity')];
   const nameOf = ({ address, port }: Target): string => formatEndpoint(address, port);
@@ -43,10 +45,10 @@ export type Tally = Map<string, number>;
  * @param tally what differs on purpose is counted there.
  * @returns the first difference that no entry of the table explains; undefined: they agree.
  */
-export function compare({ kubeProxy, maglane }: Sides, questions: readonly Question[], tally: Tally): Difference | undefined {
+export function compare({ setup, kubeProxy, maglane }: Sides, questions: readonly Question[], tally: Tally): Difference | undefined {
   for (const question of questions) {
     const theirs = kubeProxy[familyOf(question.address)].ask(question);
-    const found = waysOf(question.source).flatMap((way) => differencesOf(question, way, theirs, maglane.ask(question, way)));
+    const found = waysOf(question.source).flatMap((way) => differencesOf({ setup, question, way }, theirs, maglane.ask(question, way)));
     for (const difference of found) {
       const meant = DIFFERENCES.find(({ explains }) => explains?.(difference) === true);
       if (meant === undefined) return difference;

@@ -5,7 +5,7 @@
 import { familyOf } from '../../agent/model/address.ts';
 import type { Question } from './answer.ts';
 import type { Difference } from './compare.ts';
-import { endpointsOf, isNodes } from './world.ts';
+import { endpointsOf, isClusterIp, isNodes } from './world.ts';
 
 export interface Deliberate {
   /** As docs/differences.md heads it. */
@@ -18,8 +18,11 @@ const isFromHere = ({ question }: Difference): boolean => question.source.name =
 const isLoopback = ({ address }: Question): boolean => address === '::1' || address.startsWith('127.');
 /** Whether the target is where this node's endpoints are. */
 const isHere = ({ target }: Difference): boolean => target !== undefined && endpointsOf(familyOf(target.address)).here.includes(target.address);
+/** Whether --masquerade-all asks for a masquerade, and there is a packet to a cluster IP. */
+const isToHide = ({ setup, question, way }: Difference): boolean =>
+  setup.maglane.includes('--masquerade-all') && way === 'packet' && isClusterIp(question.address);
 /** In a masquerade: which side masquerades. */
-const keeps = ({ in: what, target }: Difference): boolean => what === 'masquerade' && target?.masquerade === false;
+const keeps = (difference: Difference): boolean => difference.in === 'masquerade' && difference.target?.masquerade === false && !isToHide(difference);
 const masquerades = ({ in: what, target }: Difference): boolean => what === 'masquerade' && target?.masquerade === true;
 
 export const DIFFERENCES: readonly Deliberate[] = [
@@ -49,6 +52,11 @@ export const DIFFERENCES: readonly Deliberate[] = [
     name: 'An address that the node holds answers for itself',
     explains: ({ question, theirs, ours }) =>
       question.source.name === 'node' && isNodes(question.address) && ours.verdict === 'nothing' && ['drop', 'reject'].includes(theirs.verdict),
+  },
+  {
+    name: 'Load balancer and external IPs are rejected as a whole where that is asked for',
+    explains: ({ setup, question: { address }, theirs, ours }) =>
+      setup.maglane.includes('--own-lb-ips') && theirs.verdict === 'nothing' && ours.verdict === 'reject' && !isNodes(address) && !isClusterIp(address),
   },
   { name: 'Of two Services with one address and port the older one has it' },
   { name: 'Slices that disagree about an endpoint are read in the order of their names' },

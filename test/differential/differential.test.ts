@@ -2,9 +2,9 @@
 import { expect, test } from 'vitest';
 import { Rig } from './rig.ts';
 import { run } from './run.ts';
-import { setupOf } from './setups.ts';
+import { ROUND, setupOf } from './setups.ts';
 
-const HISTORIES = Number(process.env['HISTORIES'] ?? 200);
+const HISTORIES = Number(process.env['HISTORIES'] ?? ROUND);
 const SEED = Number(process.env['SEED'] ?? 1);
 
 const seeds = Array.from({ length: HISTORIES }, (_, i) => SEED + i);

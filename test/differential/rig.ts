@@ -21,6 +21,7 @@ import { HERE, HOLDS, isNodes, NODE_ADDRESSES, REGIONS } from './world.ts';
 
 /** What both say of one state of the cluster. */
 export interface Sides {
+  readonly setup: Setup;
   readonly kubeProxy: { readonly 4: Reference; readonly 6: Reference };
   readonly maglane: Maglane;
 }
@@ -178,8 +179,9 @@ export class Rig implements AsyncDisposable {
 
   async #read(): Promise<Sides> {
     const [v4, v6] = await Promise.all([this.#kubeProxy.ruleset('ip'), this.#kubeProxy.ruleset('ip6')]);
-    const { podDevice } = this.#setup;
-    return { kubeProxy: { 4: new Reference(v4, isNodes, podDevice), 6: new Reference(v6, isNodes, podDevice) }, maglane: new Maglane(this.#view) };
+    const setup = this.#setup;
+    const [proxy4, proxy6] = [v4, v6].map((ruleset) => new Reference(ruleset, isNodes, setup.podDevice)) as [Reference, Reference];
+    return { setup, kubeProxy: { 4: proxy4, 6: proxy6 }, maglane: new Maglane(this.#view) };
   }
 
   async #write(collection: string, name: string, object: KubernetesObject | undefined): Promise<void> {

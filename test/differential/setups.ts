@@ -5,7 +5,7 @@ export interface Setup {
   readonly name: string;
   readonly clusterCidrs: readonly string[];
   /** Further fields of KubeProxyConfiguration. */
-  readonly kubeProxy: object;
+  readonly kubeProxy: Readonly<Record<string, unknown>>;
   /** Further options of `maglane agent`. */
   readonly maglane: readonly string[];
   /** The device by which this node's pods send, as its rules see it. */
@@ -43,10 +43,21 @@ export const SETUPS: readonly Setup[] = [
     kubeProxy: { detectLocalMode: 'InterfaceNamePrefix', detectLocal: { interfaceNamePrefix: 'veth' } },
     maglane: ['--detect-local-mode', 'InterfaceNamePrefix', '--pod-interface-name-prefix', 'veth'],
   },
+  {
+    ...CLUSTER_CIDR,
+    name: 'masqueradeAll',
+    kubeProxy: { nftables: { masqueradeAll: true } },
+    maglane: ['--masquerade-all', 'true'],
+  },
+  // kube-proxy has no such option: all else must stay as it is.
+  { ...CLUSTER_CIDR, name: '--own-lb-ips', maglane: ['--own-lb-ips', 'true'] },
 ];
 
 /** Seeds that follow each other share a setup, so that they can be played at once. */
 const TOGETHER = 20;
+
+/** How many histories it takes to have played in each setup. */
+export const ROUND = 2 * TOGETHER * (SETUPS.length - 1);
 
 /** The setup under which a seed's history is played: every other batch in the first, the others in turn in the rest. */
 export function setupOf(seed: number): Setup {

@@ -33,6 +33,9 @@ export const HOLDS: ReadonlySet<Address> = new Set([
 /** Whether an address is the node's own: what `fib type local` says of it. */
 export const isNodes = (address: Address): boolean => HOLDS.has(address);
 
+/** Whether an address is a cluster IP, of whichever Service. */
+export const isClusterIp = (address: Address): boolean => address.startsWith('10.96.') || address.startsWith('fd00:96:');
+
 /** Addresses of pods: the first ones are endpoints, too. */
 const podAddress = (node: 1 | 2, number: number, family: Family): Address => at(family === 4 ? `10.244.${node}.${number}` : `fd00:244:${node}::${number}`);
 

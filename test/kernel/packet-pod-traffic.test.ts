@@ -7,7 +7,7 @@
  *                            mesh0 --- m0 [node2, with a pod of its own]     routed, or in a vxlan
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { BackendFlag, DeviceFlag, FrontendFlag, FrontendKind } from '../../agent/dataplane/generated/abi.ts';
+import { BackendFlag, DeviceFlag, FrontendFlag, FrontendKind, NodeFlag } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
 import { joinEndpoint } from '../support/packet.ts';
 import { addAddress, PacketLab, SNAT } from './packet-lab.ts';
@@ -53,6 +53,8 @@ const IP = {
 const FAMILIES = [4, 6] as const;
 type Attach = 'bridge' | 'ptp';
 type Network = 'routed' | 'vxlan';
+
+const SERVICE_CIDRS = ['198.18.0.0/24', '2001:db8:ff::/64'];
 
 /** Ports of the VIP, by who serves them. */
 const PORT = { b: 80, pod2: 81, nobody: 82, node: 83, a: 84, unknown: 99 } as const;
@@ -113,7 +115,7 @@ async function wire(lab: PacketLab, attach: Attach, network: Network): Promise<N
   ) as Record<'a' | 'b', Process>;
   const [inClient, inNode, inNode2] = [client, node, node2].map((namespace) => lab.spawn(namespace)) as [Process, Process, Process];
 
-  lab.node({ serviceCidrs: ['198.18.0.0/24', '2001:db8:ff::/64'] });
+  lab.node({ serviceCidrs: SERVICE_CIDRS });
   for (const family of FAMILIES) serveVip(lab, family);
   const uplinks = { up0: 'up', mesh0: 'mesh', ...(network === 'vxlan' ? { vx0: 'vx' } : {}) } as const;
   for (const [device, source] of Object.entries(uplinks) as ['up0', 'up'][]) {
@@ -134,7 +136,7 @@ async function wire(lab: PacketLab, attach: Attach, network: Network): Promise<N
   return { lab, client: inClient, node: inNode, a: pods.a };
 }
 
-function serveVip(lab: PacketLab, family: 4 | 6): void {
+function serveVip(lab: PacketLab, family: 4 | 6, kind: number = FrontendKind.LOAD_BALANCER): void {
   const ip = IP[family];
   lab.frontend(0, joinEndpoint(ip.vip, 0), 0, { kind: FrontendKind.ADDRESS, flags: FrontendFlag.OWNED });
   const backends = { b: ip.b, pod2: ip.pod2, nobody: '', node: ip.up, a: ip.a } as const;
@@ -142,7 +144,7 @@ function serveVip(lab: PacketLab, family: 4 | 6): void {
     const service = family * 10 + index;
     if (at !== '') lab.backend(service, joinEndpoint(at, 8080), service, BackendFlag.SERVING | (name === 'pod2' ? 0 : BackendFlag.LOCAL));
     lab.service(service, { cluster: at === '' ? [] : [service] });
-    for (const proto of ['tcp', 'udp'] as const) lab.frontend(proto, joinEndpoint(ip.vip, PORT[name as keyof typeof backends]), service);
+    for (const proto of ['tcp', 'udp'] as const) lab.frontend(proto, joinEndpoint(ip.vip, PORT[name as keyof typeof backends]), service, { kind });
   });
 }
 
@@ -224,6 +226,34 @@ describe.each([
         serveVip(net.lab, family);
         await net[who].must({ op: 'hangup', id: 1 });
       }
+    });
+
+    describe('under masqueradeAll, as a cluster IP', () => {
+      beforeAll(() => {
+        net.lab.node({ serviceCidrs: SERVICE_CIDRS, flags: NodeFlag.MASQUERADES_ALL });
+        serveVip(net.lab, family, FrontendKind.CLUSTER_IP);
+      });
+      afterAll(() => {
+        net.lab.node({ serviceCidrs: SERVICE_CIDRS });
+        serveVip(net.lab, family);
+      });
+
+      it.each([
+        ['a', 'b', ip.up],
+        ['a', 'a', ip.up],
+        ['a', 'pod2', meshed],
+        ['client', 'b', ip.up],
+        ['client', 'pod2', meshed],
+        ['a', 'node', ip.a],
+        ['client', 'node', ip.client],
+      ] as const)('%s reaches %s, which sees %s', async (who, whom, seen) => {
+        for (const op of ['tcp', 'udp'] as const) {
+          const { answer, error } = await net[who].ask({ op, ...at(PORT[whom]) });
+          expect(error).toBeUndefined();
+          expect(answer?.slice(0, answer.lastIndexOf(':'))).toBe(`${whom} ${seen}`);
+        }
+        expect(await net[who].ask({ op: 'echo', ...at(PORT[whom]), bytes: 300_000 })).toEqual({ answer: '300000' });
+      });
     });
 
     it('an address that is nobody’s is dropped without a word', async () => {

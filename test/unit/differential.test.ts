@@ -10,6 +10,7 @@ import { generate } from '../differential/generate.ts';
 import type { History } from '../differential/history.ts';
 import { isSettled, place } from '../differential/history.ts';
 import { Reference } from '../differential/reference.ts';
+import { SETUPS } from '../differential/setups.ts';
 import { shrink } from '../differential/shrink.ts';
 
 test('docs/differences.md has every difference, and no other', () => {
@@ -189,6 +190,6 @@ describe('differences', () => {
     ['a masquerade', dnat(one), dnat({ ...one, masquerade: true }), ['masquerade']],
     ['affinity', dnat(one), { ...dnat(one), affinity: 60 }, ['affinity']],
   ])('%s', (_, theirs, ours, expected) => {
-    expect(differencesOf(question, 'packet', theirs, ours).map((difference) => difference.in)).toEqual(expected);
+    expect(differencesOf({ setup: SETUPS[0]!, question, way: 'packet' }, theirs, ours).map((difference) => difference.in)).toEqual(expected);
   });
 });

@@ -16,7 +16,7 @@ export interface KubeProxyInit {
   /** Pods' ranges, one a family, by which it tells pods from others (detectLocalMode ClusterCIDR). */
   readonly clusterCidrs: readonly string[];
   /** Further fields of its KubeProxyConfiguration. */
-  readonly settings?: object;
+  readonly settings?: Readonly<Record<string, unknown>>;
   /** Its least time between two syncs. @default '10ms' */
   readonly minSyncPeriod?: string;
   /** `start` resolves once its rules are there, or as soon as it runs. @default true */
@@ -82,7 +82,7 @@ export class KubeProxy implements AsyncDisposable {
 }
 
 /** Nothing outside of its namespace is written: `maxPerCore: 0` leaves nf_conntrack_max alone. */
-function configuration({ plane, nodeName, mode = 'nftables', clusterCidrs, settings, minSyncPeriod = '10ms' }: KubeProxyInit): object {
+function configuration({ plane, nodeName, mode = 'nftables', clusterCidrs, settings = {}, minSyncPeriod = '10ms' }: KubeProxyInit): object {
   return {
     apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
     kind: 'KubeProxyConfiguration',
@@ -92,7 +92,7 @@ function configuration({ plane, nodeName, mode = 'nftables', clusterCidrs, setti
     detectLocalMode: 'ClusterCIDR',
     clusterCIDR: clusterCidrs.join(','),
     conntrack: { maxPerCore: 0, tcpEstablishedTimeout: '0s', tcpCloseWaitTimeout: '0s' },
-    [mode]: { minSyncPeriod, syncPeriod: '30s' },
     ...settings,
+    [mode]: { minSyncPeriod, syncPeriod: '30s', ...(settings[mode] as object | undefined) },
   };
 }
