@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Raised when a pinned map of an older agent cannot be read as it is. */
-#define ABI_VERSION 3
+#define ABI_VERSION 4
 
 /* An IPv6 address, or an IPv4 address as ::ffff:a.b.c.d. There is no other address type. */
 struct addr {
@@ -207,13 +207,16 @@ struct flow {
 };
 
 /*
- * Which servers' ends (address, port and protocol of a frontend or a backend) have had a flow: one
- * bit for each hash. A packet whose bit is not set needs no lookup in `flows`. Bits are never
- * cleared: one that outlives its flow costs a lookup, no more.
+ * What most packets are told by: whether a server's end (address, port and protocol) is a frontend, and whether one with
+ * its hash has had a flow, as a frontend or as a backend. One bit for each hash of hash_end(), 64 of them in each element.
+ * A bit that is not set spares a lookup; one that outlives what it stands for costs one, no more. Those of frontends the
+ * agent makes anew when it starts, those of flows are never cleared.
  */
-#define FLOW_FILTER_WORDS 2048
-struct flow_filter {
-	__u64 bits[FLOW_FILTER_WORDS];
+#define ENDS_BITS 18
+#define ENDS_WORDS 4096
+struct ends {
+	__u64 frontends; /* the agent alone writes, before the frontend itself */
+	__u64 flows;     /* packets alone write */
 };
 
 /* Which datagram a fragment is a part of (RFC 791, 3.2; RFC 8200, 4.5). */

@@ -37,34 +37,48 @@ static __always_inline struct flow *find_flow(const struct tuple *key)
 }
 
 /*
- * Where the filter keeps the bit of a server's end. The one who serves is the one who is
- * dialled: the destination of what a client sends, the source of what it is answered.
+ * What is known of the servers' ends with a hash. The one who serves is the one who is dialled: the
+ * destination of what a client sends, the source of what it is answered.
  */
-static __always_inline __u64 *filter_word(__u32 hash)
+static __always_inline struct ends *find_ends(__u32 hash)
 {
-	__u32 only = 0;
-	struct flow_filter *filter = bpf_map_lookup_elem(&flow_filter, &only);
+	__u32 index = hash >> (32 - ENDS_BITS + 6);
 
-	return filter ? &filter->bits[hash / 64 % FLOW_FILTER_WORDS] : NULL;
+	return bpf_map_lookup_elem(&ends, &index);
+}
+
+static __always_inline __u64 ends_bit(__u32 hash)
+{
+	return 1ULL << (hash >> (32 - ENDS_BITS) & 63);
 }
 
 /* 0: that end has never had a flow. */
 static __always_inline int may_have_flow(const struct addr *a, __be16 port, __u8 proto)
 {
 	__u32 hash = hash_end_point(a, port, proto);
-	const __u64 *word = filter_word(hash);
+	const struct ends *known = find_ends(hash);
 
-	return word && *word & 1ULL << hash % 64;
+	return known && known->flows & ends_bit(hash);
+}
+
+/* 0: that end has never had a flow, and is no frontend. */
+static __always_inline int may_be_ours(const struct addr *a, __be16 port, __u8 proto)
+{
+	__u32 hash = hash_end_point(a, port, proto);
+	const struct ends *known = find_ends(hash);
+
+	return known && (known->flows | known->frontends) & ends_bit(hash);
 }
 
 static __always_inline void note_flow(const struct addr *a, __be16 port, __u8 proto)
 {
 	__u32 hash = hash_end_point(a, port, proto);
-	__u64 *word = filter_word(hash), bit = 1ULL << hash % 64;
+	struct ends *known = find_ends(hash);
+	__u64 bit = ends_bit(hash);
 
 	/* Mostly it is set: a locked write would take the line from the other CPUs. */
-	if (word && !(*word & bit))
-		__sync_fetch_and_or(word, bit);
+	if (known && !(known->flows & bit))
+		__sync_fetch_and_or(&known->flows, bit);
 }
 
 static __always_inline struct flow *other_half(const struct flow *flow)

@@ -106,13 +106,14 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-/* packets write and read. */
+/* agent writes through mmap, packets write and read. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, ENDS_WORDS);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
-	__type(value, struct flow_filter);
-} flow_filter SEC(".maps");
+	__type(value, struct ends);
+} ends SEC(".maps");
 
 /* packets write and read: datagrams on their way, of which a later one pushes out the oldest. */
 struct {

@@ -154,24 +154,45 @@ static __noinline int settle_later(struct __sk_buff *skb, struct packet *p, stru
 	return 1;
 }
 
+/* What is foreign beyond doubt goes its way: of the packets on a node that is nearly all. */
+static __always_inline int pass_by(struct __sk_buff *skb)
+{
+	count(REASON_FOREIGN, skb->len);
+	return TC_ACT_UNSPEC;
+}
+
+/* Where a part of a datagram belongs, its other parts know. */
+static __always_inline int is_whole_tuple(const struct packet *p, enum parsed parsed)
+{
+	return parsed == PARSED_TUPLE && p->fragment == FRAGMENT_NONE;
+}
+
+static __always_inline int settle_in(struct __sk_buff *skb, struct packet *p, enum parsed parsed)
+{
+	struct verdict verdict = {};
+
+	if (parsed == PARSED_PORTLESS && settle_icmp(skb, p, &verdict, 1))
+		;
+	else if (parsed == PARSED_LATER && settle_later(skb, p, &verdict))
+		;
+	else if (has_tuple(parsed))
+		serve(skb, p, &verdict);
+	else
+		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
+	if (parsed == PARSED_TUPLE && p->fragment == FRAGMENT_FIRST)
+		lead_in(skb, p, &verdict);
+	return conclude(skb, p, &verdict);
+}
+
 /* What comes in by a device: from outside, or from a pod. */
 static __always_inline int come_in(struct __sk_buff *skb, enum sender sender)
 {
 	struct packet packet = { .sender = sender };
-	struct verdict verdict = {};
 	enum parsed parsed = skb_read(skb, &packet);
 
-	if (parsed == PARSED_PORTLESS && settle_icmp(skb, &packet, &verdict, 1))
-		;
-	else if (parsed == PARSED_LATER && settle_later(skb, &packet, &verdict))
-		;
-	else if (has_tuple(parsed))
-		serve(skb, &packet, &verdict);
-	else
-		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
-	if (parsed == PARSED_TUPLE && packet.fragment == FRAGMENT_FIRST)
-		lead_in(skb, &packet, &verdict);
-	return conclude(skb, &packet, &verdict);
+	if (is_whole_tuple(&packet, parsed) && is_foreign(&packet))
+		return pass_by(skb);
+	return settle_in(skb, &packet, parsed);
 }
 
 /* From outside, or out of a tunnel. */
@@ -188,32 +209,57 @@ int mg_pod_ingress(struct __sk_buff *skb)
 	return come_in(skb, SENDER_POD);
 }
 
+/* `own`: this node made the packet. */
+static __always_inline int settle_out(struct __sk_buff *skb, struct packet *p, enum parsed parsed, int own)
+{
+	struct verdict verdict = {};
+
+	if (parsed == PARSED_LATER && recall_ports(p) && (answer(p, &verdict) || (own && accompany(skb, p, &verdict))))
+		;
+	else if (!has_tuple(parsed))
+		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
+	else if (parsed == PARSED_PORTLESS && settle_icmp(skb, p, &verdict, own))
+		;
+	else if (answer(p, &verdict))
+		;
+	else if (!own)
+		decide(&verdict, ACTION_PASS, REASON_FOREIGN);
+	else if (is_misled_reset(p))
+		decide(&verdict, ACTION_DROP, REASON_DROP_NO_FLOW);
+	else
+		serve(skb, p, &verdict);
+	lead_on(p, &verdict);
+	return conclude(skb, p, &verdict);
+}
+
 /* By an uplink or a tunnel: answers, and what this node itself sends. */
 SEC("tc")
 int mg_tc_egress(struct __sk_buff *skb)
 {
 	struct packet packet = { .sender = SENDER_NODE };
-	struct verdict verdict = {};
 	enum parsed parsed = skb_read(skb, &packet);
 	int own = skb->ingress_ifindex == 0; /* it came in by no device */
 
-	if (parsed == PARSED_LATER && recall_ports(&packet) &&
-	    (answer(&packet, &verdict) || (own && accompany(skb, &packet, &verdict))))
+	if (is_whole_tuple(&packet, parsed) && is_foreign_answer(&packet) &&
+	    (!own || (!is_snat_port(packet.tuple.sport) && is_foreign(&packet))))
+		return pass_by(skb);
+	return settle_out(skb, &packet, parsed, own);
+}
+
+static __always_inline int settle_to_pod(struct __sk_buff *skb, struct packet *p, enum parsed parsed)
+{
+	struct verdict verdict = {};
+
+	if (parsed == PARSED_PORTLESS)
+		skb_read_error(skb, p);
+	if (parsed == PARSED_LATER && recall_ports(p) && answer(p, &verdict))
 		;
 	else if (!has_tuple(parsed))
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
-	else if (parsed == PARSED_PORTLESS && settle_icmp(skb, &packet, &verdict, own))
-		;
-	else if (answer(&packet, &verdict))
-		;
-	else if (!own)
+	else if (!answer(p, &verdict))
 		decide(&verdict, ACTION_PASS, REASON_FOREIGN);
-	else if (is_misled_reset(&packet))
-		decide(&verdict, ACTION_DROP, REASON_DROP_NO_FLOW);
-	else
-		serve(skb, &packet, &verdict);
-	lead_on(&packet, &verdict);
-	return conclude(skb, &packet, &verdict);
+	lead_on(p, &verdict);
+	return conclude(skb, p, &verdict);
 }
 
 /* What is on its way to a pod of this node: answers. */
@@ -221,17 +267,9 @@ SEC("tc")
 int mg_pod_egress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
-	struct verdict verdict = {};
 	enum parsed parsed = skb_read(skb, &packet);
 
-	if (parsed == PARSED_PORTLESS)
-		skb_read_error(skb, &packet);
-	if (parsed == PARSED_LATER && recall_ports(&packet) && answer(&packet, &verdict))
-		;
-	else if (!has_tuple(parsed))
-		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
-	else if (!answer(&packet, &verdict))
-		decide(&verdict, ACTION_PASS, REASON_FOREIGN);
-	lead_on(&packet, &verdict);
-	return conclude(skb, &packet, &verdict);
+	if (is_whole_tuple(&packet, parsed) && is_foreign_answer(&packet))
+		return pass_by(skb);
+	return settle_to_pod(skb, &packet, parsed);
 }

@@ -27,20 +27,30 @@ static __noinline int xdp_carry_out(struct xdp_md *ctx, const struct packet *p, 
 	}
 }
 
-SEC("xdp.frags")
-int mg_xdp_ingress(struct xdp_md *ctx)
+static __always_inline int xdp_settle(struct xdp_md *ctx, const struct packet *p, enum parsed parsed)
 {
 	__u64 bytes = bpf_xdp_get_buff_len(ctx);
-	struct packet packet = {};
 	struct verdict verdict = {};
-	enum parsed parsed = xdp_read(ctx, &packet);
 	int action;
 
 	if (parsed == PARSED_TUPLE)
-		serve(ctx, &packet, &verdict);
+		serve(ctx, p, &verdict);
 	else
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
-	action = xdp_carry_out(ctx, &packet, &verdict);
+	action = xdp_carry_out(ctx, p, &verdict);
 	count(verdict.why, bytes);
 	return action;
+}
+
+SEC("xdp.frags")
+int mg_xdp_ingress(struct xdp_md *ctx)
+{
+	struct packet packet = {};
+	enum parsed parsed = xdp_read(ctx, &packet);
+
+	if (parsed == PARSED_TUPLE && is_foreign(&packet)) {
+		count(REASON_FOREIGN, bpf_xdp_get_buff_len(ctx));
+		return XDP_PASS;
+	}
+	return xdp_settle(ctx, &packet, parsed);
 }

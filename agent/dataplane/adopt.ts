@@ -8,6 +8,7 @@ import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import native from '../../native/index.js';
 import type { BpfObject, MapInfo } from '../../native/index.d.ts';
 import type { Capacity, Held } from '../plan/held.ts';
+import { renewFrontends } from './ends.ts';
 import { ABI_VERSION, agentInfoCodec, RING_CHUNK } from './generated/abi.ts';
 import { Maps, namesIn, wordsOf } from './maps.ts';
 
@@ -67,6 +68,7 @@ export async function loadWithPins(object: BpfObject, bpffs: string): Promise<Ad
     await object.loadAsync();
     const maps = new Maps(new Map(names.map((name) => [name, native.dup(object.mapFd(name))])));
     for (const name of copied) copyMap(name, old, maps); // in any order: nothing reads them yet
+    renewFrontends(maps.memory('ends'), native.mapEntries(maps.fd('frontends')).keys);
     let isAside = copied.length + lost.length > 0;
     pinAll(maps, `${bpffs}/${isAside ? 'maps-next' : 'maps'}`);
     const flip = (): void => {

@@ -4,6 +4,7 @@ import type { Address } from '../model/address.ts';
 import { writeAddress } from '../model/address.ts';
 import type { DesiredAddress } from '../model/desired.ts';
 import type { HeldBackend, HeldFrontend, HeldService, Write } from '../plan/held.ts';
+import { noteFrontends } from './ends.ts';
 import type { Codec, Node } from './generated/abi.ts';
 import {
   backendCodec,
@@ -172,12 +173,9 @@ function deleteFrontends(maps: Maps, deletes: readonly Extract<Write, { op: 'fro
 }
 
 function putFrontends(maps: Maps, frontends: readonly HeldFrontend[]): void {
-  native.mapUpdateBatch(
-    maps.fd('frontends'),
-    encode(frontendKeyCodec, frontends.map(toFrontendKey)),
-    encode(frontendCodec, frontends.map(toFrontend)),
-    frontends.length,
-  );
+  const keys = encode(frontendKeyCodec, frontends.map(toFrontendKey));
+  noteFrontends(maps.memory('ends'), keys);
+  native.mapUpdateBatch(maps.fd('frontends'), keys, encode(frontendCodec, frontends.map(toFrontend)), frontends.length);
 }
 
 /** Round-robin begins anywhere: were it always the first backend, it would be busier than the others, and that on all nodes at once. */

@@ -104,7 +104,7 @@ describe('the maps', () => {
         pid: agent.pid,
         started: 1000,
         synced: 2000,
-        abiVersion: 3,
+        abiVersion: 4,
         running: false,
       });
       expect(view.maps()).toContainEqual({ name: 'ring', entries: 2 + 251 + 1 + 1, maxEntries: 8192 });
@@ -228,7 +228,7 @@ describe('an agent that starts', () => {
     const fd = native.openPin(`${node.bpffs}/maps/agent`)!;
     new Uint32Array(native.mapMmap(fd))[0] = 99;
     native.close(fd);
-    expect(() => openView(node.bpffs)).toThrow(/have ABI 99, this maglane reads 3/);
+    expect(() => openView(node.bpffs)).toThrow(/have ABI 99, this maglane reads 4/);
     const agent = node.agent();
     expect(await agent.ask('open', node.options())).toEqual([expect.stringContaining('"copied":"","lost":"affinity,agent,backends,')]);
     expect(await agent.ask('sync', [web])).toContain('service.put');

@@ -29,6 +29,7 @@ import {
   tupleCodec,
 } from '../../agent/dataplane/generated/abi.ts';
 import type { Backend, Codec, Device, Flow, Service, Tuple } from '../../agent/dataplane/generated/abi.ts';
+import { noteFrontends } from '../../agent/dataplane/ends.ts';
 import { familyOf, parseCidr, readAddress } from '../../agent/model/address.ts';
 import type { Address } from '../../agent/model/address.ts';
 import native from '../../native/index.js';
@@ -96,6 +97,7 @@ export class PacketLab {
   readonly #namespaces: string[] = [];
   readonly #processes: Process[] = [];
   readonly #object: BpfObject;
+  readonly #ends: Uint8Array;
   readonly #usedRing: number[] = [];
 
   /** @param flows how many entries the table of flows has. @param snat ports for masquerade @param dsrPort 0: nodes send each other nothing as it is */
@@ -110,6 +112,7 @@ export class PacketLab {
     configCodec.write({ hostNetns: 0n, snatMin: snat.min, snatMax: snat.max, dsrPort }, rodata);
     object.setRodata(rodata);
     object.load();
+    this.#ends = new Uint8Array(native.mapMmap(object.mapFd('ends')));
     mkdirSync(this.#pins);
     for (const program of PROGRAMS) native.pin(object.programFd(program), this.pin(program));
   }
@@ -189,6 +192,7 @@ export class PacketLab {
     const { address, port } = splitEndpoint(at);
     const key = { addr: address as Address, port, proto: protocolNumber(proto, !address.includes(':')) };
     const value = { service, kind: options.kind ?? FrontendKind.LOAD_BALANCER, flags: options.flags ?? 0 };
+    noteFrontends(this.#ends, encode(frontendKeyCodec, key));
     native.mapUpdate(this.#fd('frontends'), encode(frontendKeyCodec, key), encode(frontendCodec, value));
   }
 

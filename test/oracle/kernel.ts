@@ -26,6 +26,7 @@ import {
 } from '../../agent/dataplane/generated/abi.ts';
 import type { Codec, Flow, Tuple } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
+import { renewFrontends } from '../../agent/dataplane/ends.ts';
 import { familyOf } from '../../agent/model/address.ts';
 import native from '../../native/index.js';
 import type { BpfObject } from '../../native/index.d.ts';
@@ -106,6 +107,7 @@ export class Kernel {
   readonly #counts: bigint[] = [];
   readonly #counter = new Uint8Array(counterCodec.size * native.possibleCpus());
   readonly #ifindex: ReadonlyMap<string, number>;
+  readonly #ends: Uint8Array;
 
   constructor() {
     const object = (this.#object = native.open(fileURLToPath(new URL('../../build/maglane.bpf.o', import.meta.url))));
@@ -115,6 +117,7 @@ export class Kernel {
     configCodec.write({ hostNetns: 0n, snatMin: SNAT.min, snatMax: SNAT.max, dsrPort: 0 }, rodata);
     object.setRodata(rodata);
     object.load();
+    this.#ends = new Uint8Array(native.mapMmap(object.mapFd('ends')));
     this.#ifindex = new Map(native.interfaces().map(({ name, index }) => [name, index]));
     this.#writeDevices();
     this.settle();
@@ -162,7 +165,9 @@ export class Kernel {
     for (let id = 1; id < 256; id++) {
       this.#put('backends', u32(id), [backendCodec, world.backends.get(id) ?? { addr: '::' as Address, port: 0, flags: 0, service: 0, connections: 0n }]);
     }
-    for (const { key, value } of world.frontends.values()) this.#put('frontends', [frontendKeyCodec, key], [frontendCodec, value]);
+    const frontends = [...world.frontends.values()];
+    renewFrontends(this.#ends, new Uint8Array(frontends.flatMap(({ key }) => [...encode(frontendKeyCodec, key)])));
+    for (const { key, value } of frontends) this.#put('frontends', [frontendKeyCodec, key], [frontendCodec, value]);
     this.#put('node', u32(0), [nodeCodec, world.node]);
   }
 
