@@ -13,7 +13,7 @@ import { readSettings, shortcomings } from '../dataplane/settings.ts';
 import { familyOf } from '../model/address.ts';
 import { Model } from '../model/model.ts';
 import type { Change } from '../model/objects.ts';
-import type { Log } from '../observe/log.ts';
+import type { AdjustableLog, Log } from '../observe/log.ts';
 import { createLog } from '../observe/log.ts';
 import { Metrics } from '../observe/metrics.ts';
 import type { Answer, Routes } from '../observe/server.ts';
@@ -85,7 +85,7 @@ export async function runAgent(resolved: Resolved, again: () => Promise<Resolved
 /** The running parts of one agent. */
 class Agent {
   readonly #options: AgentOptions;
-  readonly #log: Log;
+  readonly #log: AdjustableLog;
   readonly #source: Source;
   readonly #dataplane: Dataplane;
   readonly #model: Model;
@@ -105,7 +105,7 @@ class Agent {
   #events: Events | undefined;
   readonly #failed = Promise.withResolvers<never>();
 
-  constructor(resolved: Resolved, log: Log, metrics: Metrics, source: Source, dataplane: Dataplane) {
+  constructor(resolved: Resolved, log: AdjustableLog, metrics: Metrics, source: Source, dataplane: Dataplane) {
     const { options } = resolved;
     this.#resolved = resolved;
     this.#options = options;
@@ -194,7 +194,7 @@ class Agent {
 
   #metricsPages(): Routes {
     const page = (): Answer => ({ status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: this.#metrics.render() });
-    return { ...pages(this.#resolved, this.#started), '/metrics': page };
+    return { ...pages({ resolved: this.#resolved, started: this.#started, log: this.#log }), '/metrics': page };
   }
 
   #take(changes: readonly Change[]): void {
@@ -267,6 +267,6 @@ async function createSource(options: AgentOptions, log: Log, metrics: Metrics): 
     return new ManifestsSource(options.manifests, { log });
   }
   const { KubernetesSource } = await import('../source/kubernetes/kubernetes.ts');
-  const kubeconfig = options.kubeconfig === '' ? {} : { kubeconfig: options.kubeconfig };
-  return new KubernetesSource({ ...kubeconfig, nodeName: options.nodeName, log, observer: watchMetrics(metrics) });
+  const { kubeconfig, master, nodeName } = options;
+  return new KubernetesSource({ kubeconfig, master, nodeName, log, observer: watchMetrics(metrics) });
 }

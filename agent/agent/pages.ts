@@ -1,25 +1,46 @@
 /** What --metrics-bind-address serves besides /metrics: kube-proxy's paths, for people and tools that look there. */
-import type { Resolved, Setting } from '../config/resolve.ts';
 import { version } from '../cli/version.ts';
+import { levelOf } from '../config/kube-proxy.ts';
+import type { Resolved, Setting } from '../config/resolve.ts';
+import type { AdjustableLog } from '../observe/log.ts';
+import { cpuProfile } from '../observe/profile.ts';
 import type { Answer, Routes } from '../observe/server.ts';
+import { text } from '../observe/server.ts';
+import { Slis } from '../observe/slis.ts';
 
 const WARNING = 'Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.';
 
-/** @param started ms since the epoch. */
-export function pages(resolved: Resolved, started: number): Routes {
+/** What the pages tell of, and what they set. */
+export interface Told {
+  readonly resolved: Resolved;
+  /** ms since the epoch. */
+  readonly started: number;
+  readonly log: AdjustableLog;
+}
+
+export function pages({ resolved, started, log }: Told): Routes {
+  const slis = new Slis();
   const routes: Routes = {
-    '/healthz': () => text('ok'),
+    '/healthz': () => {
+      slis.pinged();
+      return text(200, 'ok');
+    },
+    '/metrics/slis': () => ({ status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: slis.render() }),
     // The truth: no mode of kube-proxy's own would be. Tools that ask expect one word.
-    '/proxyMode': () => text('ebpf'),
+    '/proxyMode': () => text(200, 'ebpf'),
     '/configz': () => ({ status: 200, type: 'application/json', body: JSON.stringify(configz(resolved)) }),
-    '/flagz': () => text(['', 'maglane flagz', WARNING, '', ...resolved.settings.map(({ flag, value }) => `${flag.slice(2)}=${value}`), ''].join('\n')),
-    '/statusz': () => text(statusz(started, [...Object.keys(routes), '/metrics'])),
+    '/flagz': () => text(200, ['', 'maglane flagz', WARNING, '', ...resolved.settings.map(({ flag, value }) => `${flag.slice(2)}=${value}`), ''].join('\n')),
+    '/statusz': () => text(200, statusz(started, [...Object.keys(routes), '/metrics'])),
+    ...(resolved.options.profiling && { '/debug/pprof/profile': cpuProfile(), '/debug/flags/v': { put: (body: string) => setVerbosity(body, log) } }),
   };
   return routes;
 }
 
-function text(body: string): Answer {
-  return { status: 200, type: 'text/plain; charset=utf-8', body };
+/** Until the agent ends. @param body klog's number. */
+function setVerbosity(body: string, log: AdjustableLog): Answer {
+  if (!/^\d{1,9}$/.test(body)) return text(400, `${JSON.stringify(body)}: expected a whole number from 0\n`);
+  log.level = levelOf(Number(body));
+  return text(200, `the log level is ${log.level} now\n`);
 }
 
 function statusz(started: number, paths: readonly string[]): string {
@@ -41,6 +62,7 @@ function configz({ settings }: Resolved): object {
   return {
     'kubeproxy.config.k8s.io': {
       featureGates: { AllowServiceExternalIPs: value('allowServiceExternalIps') === 'true' },
+      enableProfiling: value('profiling') === 'true',
       clientConnection: { kubeconfig: value('kubeconfig') },
       logging: { format: value('logFormat'), verbosity: value('logLevel') === 'debug' ? 4 : 0 },
       hostnameOverride: value('nodeName'),

@@ -7,6 +7,7 @@ import { optionRows } from '../config/options.ts';
 import type { Flags, Resolved } from '../config/resolve.ts';
 import { configText, resolveOptions } from '../config/resolve.ts';
 import { UsageError } from '../config/usage-error.ts';
+import { versionLine } from './version.ts';
 
 /** Adds the flags that say how the agent runs: --config, every option, and kube-proxy's own flags. */
 export function addOptionFlags(command: Command): Command {
@@ -28,11 +29,14 @@ export function addModeFlags(command: Command): Command {
   return command
     .option('--cleanup [true|false]', 'detach everything, remove the pins, and exit')
     .option('--init-only [true|false]', 'reserve --snat-ports, check the host, make the folder of pins, and exit')
+    .option('--version [true|false]', 'say what this is, and exit')
     .option('--write-config-to <FILE>', 'write what is not the default as a --config file, and exit');
 }
 
 /** Does what the flags say. @throws UsageError, or Error with one line. */
 export async function agent(flags: Flags): Promise<void> {
+  // kube-proxy's own takes "raw", too.
+  if (asked(flags, 'version') || flags['version'] === 'raw') return void process.stdout.write(versionLine());
   const resolved = await resolveOptions(flags);
   const { options } = resolved;
   if (typeof flags['writeConfigTo'] === 'string') return writeConfig(flags['writeConfigTo'], resolved);

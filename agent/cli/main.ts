@@ -7,7 +7,7 @@ import type { Flags } from '../config/resolve.ts';
 import { UsageError } from '../config/usage-error.ts';
 import { addModeFlags, addOptionFlags, agent } from './agent.ts';
 import { outputFormat, print } from './output.ts';
-import { version } from './version.ts';
+import { version, versionLine } from './version.ts';
 
 interface Inspect {
   readonly bpffs: string;
@@ -63,9 +63,7 @@ addOptionFlags(program.command('config'))
   .option('-o, --output <FORMAT>', 'table, json or yaml', 'table')
   .action(async (flags: Flags) => (await import('./config.ts')).config(flags));
 
-inspector('version', 'what this is').action(async (options: Inspect) =>
-  print(outputFormat(options.output), version(), (data) => `maglane ${data.version} (node ${data.node}, abi ${data.abi})\n`),
-);
+inspector('version', 'what this is').action(async (options: Inspect) => print(outputFormat(options.output), version(), versionLine));
 
 await run();
 

@@ -11,6 +11,11 @@ export interface Version {
   readonly abi: number;
 }
 
+/** In one line, for people. */
+export function versionLine({ version: own, node, abi }: Version = version()): string {
+  return `maglane ${own} (node ${node}, abi ${abi})\n`;
+}
+
 export function version(): Version {
   return { version: typeof MAGLANE_VERSION === 'string' ? MAGLANE_VERSION : 'unbuilt', node: process.versions.node, abi: ABI_VERSION };
 }

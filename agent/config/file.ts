@@ -9,7 +9,7 @@ import { UsageError } from './usage-error.ts';
 /** What a configuration file gives. */
 export interface ConfigFile {
   readonly given: ReadonlyMap<OptionKey, Given>;
-  /** For the log, a line each: unknown and repeated fields, and those that have an effect in kube-proxy and none here. */
+  /** For the log, a line each: unknown and repeated fields, and those that become something else here. */
   readonly warnings: readonly string[];
   /** Fields, by path, that are set and mean nothing to eBPF. */
   readonly idle: readonly string[];

@@ -54,10 +54,8 @@ const FLAGS: readonly (readonly [name: string, kind: Kind, path?: string])[] = [
   ['log-text-split-stream', 'bool'],
   ['logging-format', 'text', 'logging.format'],
   ['machine-id-file', 'text'],
-  ['master', 'text'],
   ['metrics-port', 'port', 'metricsBindAddress'],
   ['oom-score-adj', 'number', 'oomScoreAdj'],
-  ['profiling', 'bool', 'enableProfiling'],
   ['proxy-mode', 'text', 'mode'],
   ['show-hidden-metrics-for-version', 'text', 'showHiddenMetricsForVersion'],
   ['v', 'number', 'logging.verbosity'],
@@ -88,8 +86,7 @@ export async function readKubeProxyFlags(flags: Readonly<Record<string, string |
   for (const { flag, path, kind } of kubeProxyFlags()) {
     const written = flags[flag.replace(/^-+/, '').replaceAll(/-([a-z])/g, (_, letter: string) => letter.toUpperCase())];
     if (written === undefined) continue;
-    if (flag === '--master') warnings.push(`--master ${JSON.stringify(written)} has no effect here: the server that --kubeconfig names stands`);
-    else if (path === undefined) idle.push(flag);
+    if (path === undefined) idle.push(flag);
     else if (hasFile && !WINNING.test(path)) warnings.push(`${flag} is passed over: --config stands`);
     else {
       flagOf.set(path, flag);

@@ -26,13 +26,11 @@ interface Type {
 
 interface Field {
   readonly type: Type;
-  /** The option that it sets; `text` gives undefined where the option's own default stands. */
+  /** The option that it sets, undefined: it means nothing to eBPF; `text` gives undefined where the option's own default stands. */
   readonly sets?: OptionKey;
   readonly text?: (value: never, all: Settings) => string | undefined;
   /** What the log says of it, behind its name and value, where it becomes something else here. */
   readonly line?: (value: never, all: Settings) => string | undefined;
-  /** "idle": means nothing to eBPF. "missing": would mean something, and has no effect. */
-  readonly effect: 'sets' | 'idle' | 'missing';
 }
 
 /** All that is set, by path: "clientConnection.kubeconfig". */
@@ -67,9 +65,8 @@ const clusterCidr: Type = {
   },
 };
 
-const sets = <T>(option: OptionKey, type: Type, text: (value: T, all: Settings) => string | undefined): Field => ({ type, sets: option, text, effect: 'sets' });
-const idle = (type: Type): Field => ({ type, effect: 'idle' });
-const missing = (type: Type): Field => ({ type, effect: 'missing' });
+const sets = <T>(option: OptionKey, type: Type, text: (value: T, all: Settings) => string | undefined): Field => ({ type, sets: option, text });
+const idle = (type: Type): Field => ({ type });
 
 const orDefault = (value: string): string | undefined => (value === '' ? undefined : value);
 
@@ -83,8 +80,7 @@ const FIELDS: Readonly<Record<string, Field>> = {
   'clientConnection.burst': idle(integer(-(2 ** 31), 2 ** 31 - 1)),
   'logging.format': sets('logFormat', among('text', 'json'), orDefault),
   'logging.flushFrequency': idle({ right: duration.right, holds: (value) => typeof value === 'number' || duration.holds(value) }),
-  // klog's custom: 4 and more is for those who look for a fault.
-  'logging.verbosity': sets('logLevel', count, (verbosity: number) => (verbosity >= 4 ? 'debug' : 'info')),
+  'logging.verbosity': sets('logLevel', count, levelOf),
   'logging.vmodule': idle(mappings),
   'logging.options': idle(mapping),
   // Trimmed and in lower case, as kube-proxy takes it (k8s.io/component-helpers/node/util.GetHostname).
@@ -94,7 +90,7 @@ const FIELDS: Readonly<Record<string, Field>> = {
   healthzBindAddress: sets('healthzBindAddress', text, (value: string, all) => value || (isIPv6(all) ? '[::]:10256' : '0.0.0.0:10256')),
   metricsBindAddress: sets('metricsBindAddress', text, (value: string, all) => value || (isIPv6(all) ? '[::1]:10249' : '127.0.0.1:10249')),
   bindAddressHardFail: idle(bool),
-  enableProfiling: missing(bool),
+  enableProfiling: sets('profiling', bool, String),
   showHiddenMetricsForVersion: idle(text),
   mode: idle(among('iptables', 'ipvs', 'nftables')),
   detectLocalMode: sets('detectLocalMode', among('ClusterCIDR', 'NodeCIDR', 'BridgeInterface', 'InterfaceNamePrefix'), orDefault),
@@ -137,9 +133,14 @@ const FIELDS: Readonly<Record<string, Field>> = {
   portRange: idle(text),
 };
 
-/** Every field that is known, with what becomes of it: for the documentation. */
-export function kubeProxyFields(): readonly { path: string; effect: Field['effect']; option: OptionKey | undefined }[] {
-  return Object.entries(FIELDS).map(([path, { effect, sets: option }]) => ({ path, effect, option }));
+/** What klog's verbosity means here. Its custom: 4 and more is for those who look for a fault. */
+export function levelOf(verbosity: number): 'debug' | 'info' {
+  return verbosity >= 4 ? 'debug' : 'info';
+}
+
+/** Every field that is known, with the option that it sets: for the documentation. undefined: it has no effect. */
+export function kubeProxyFields(): readonly { path: string; option: OptionKey | undefined }[] {
+  return Object.entries(FIELDS).map(([path, { sets: option }]) => ({ path, option }));
 }
 
 /**
@@ -185,8 +186,7 @@ export async function readSettings(settings: Settings, from: (path: string) => s
       const line = field.line?.(value as never, settings);
       if (line !== undefined) warnings.push(`${from(path)} ${JSON.stringify(value)} ${line}`);
     } else if (!isZero(value)) {
-      if (field.effect === 'idle') idle.push(name(path));
-      else warnings.push(`${from(path)} ${JSON.stringify(value)} has no effect here`);
+      idle.push(name(path));
     }
   }
   return { given, warnings, idle };

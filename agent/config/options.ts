@@ -7,7 +7,7 @@ import { UsageError } from './usage-error.ts';
 import type { Cidr } from '../model/address.ts';
 import { ALGORITHMS } from '../model/desired.ts';
 import type { Reader } from './values.ts';
-import { address, bindAddress, bool, cidr, Expected, integer, list, oneOf, portRange, text } from './values.ts';
+import { address, bindAddress, bool, cidr, Expected, integer, list, oneOf, portRange, text, url } from './values.ts';
 
 interface Option<T> {
   /** What stands for the value in the help: "IP[,IP]". */
@@ -32,6 +32,12 @@ const TABLE = {
     help: 'where Services and EndpointSlices come from',
   }),
   kubeconfig: option({ value: 'FILE', read: anyText, default: '', defaultHelp: 'in cluster', help: 'how to reach the API server' }),
+  master: option({
+    value: 'URL',
+    read: url,
+    default: '',
+    help: "the API server, in place of the kubeconfig's; without a kubeconfig it is asked with no credentials",
+  }),
   manifests: option({ value: 'PATH', read: anyText, default: '', help: 'file or folder of manifests, watched (with --source manifests)' }),
   nodeName: option({
     value: 'NAME',
@@ -139,7 +145,13 @@ const TABLE = {
     value: 'IP[:PORT]|off',
     read: bindAddress(10_249),
     default: '127.0.0.1:10249',
-    help: '/metrics, /proxyMode, /configz, /statusz, /flagz',
+    help: '/metrics, /metrics/slis, /proxyMode, /configz, /statusz, /flagz',
+  }),
+  profiling: option({
+    value: 'true|false',
+    read: bool,
+    default: 'false',
+    help: 'with --metrics-bind-address also /debug/pprof/profile, a CPU profile of the agent, and /debug/flags/v, which sets its log level',
   }),
   logLevel: option({ value: 'debug|info|warn|error', read: oneOf('debug', 'info', 'warn', 'error'), default: 'info', help: 'the least that is logged' }),
   logFormat: option({ value: 'text|json', read: oneOf('text', 'json'), default: 'text', help: 'one line an entry, to standard error' }),

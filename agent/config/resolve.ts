@@ -23,7 +23,7 @@ export interface Resolved {
   readonly settings: readonly Setting[];
   /** Path of the --config file; undefined when there is none. */
   readonly path: string | undefined;
-  /** For the log, a line each: what is set, has an effect in kube-proxy, and none here. */
+  /** For the log, a line each: what is passed over, or becomes something else here. */
   readonly warnings: readonly string[];
   /** Fields, by path, and flags of kube-proxy that are set and mean nothing to eBPF. */
   readonly idle: readonly string[];

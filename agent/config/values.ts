@@ -51,6 +51,10 @@ export const address: Reader<Address> = (value) => parseAddress(value) ?? new Ex
 /** An address range; host bits are allowed and ignored. */
 export const cidr: Reader<Cidr> = (value) => parseCidr(value) ?? new Expected('a CIDR such as 10.0.0.0/8 or fd00::/64');
 
+/** An http or https URL, or none. */
+export const url: Reader<string> = (value) =>
+  value === '' || (URL.canParse(value) && /^https?:/.test(value)) ? value : new Expected('a URL such as https://10.0.0.1:6443');
+
 /** Where a server listens. */
 export interface BindAddress {
   readonly host: string;

@@ -9,6 +9,12 @@ export interface Log {
   error(message: string, fields?: Record<string, unknown>): void;
 }
 
+/** A log whose level may change while it is written. */
+export interface AdjustableLog extends Log {
+  /** The least that is written. */
+  level: LogLevel;
+}
+
 const LEVELS: readonly LogLevel[] = ['debug', 'info', 'warn', 'error'];
 
 /** Longest line written: objects from the API end up in messages. */
@@ -18,17 +24,17 @@ const LONGEST = 4096;
  * A log that writes through `write` what is at least of `level`. Control characters are escaped, so
  * that one entry is one line whatever an object's name holds.
  */
-export function createLog(level: LogLevel, format: 'text' | 'json', write: (line: string) => void = (line) => process.stderr.write(line)): Log {
-  const least = LEVELS.indexOf(level);
+export function createLog(level: LogLevel, format: 'text' | 'json', write: (line: string) => void = (line) => process.stderr.write(line)): AdjustableLog {
   const at =
     (own: LogLevel) =>
     (message: string, fields: Record<string, unknown> = {}) => {
-      if (LEVELS.indexOf(own) < least) return;
+      if (LEVELS.indexOf(own) < LEVELS.indexOf(log.level)) return;
       const time = new Date().toISOString();
       const line = format === 'json' ? JSON.stringify({ time, level: own, message, ...fields }) : `${time} ${own.padEnd(5)} ${message}${inText(fields)}`;
       write(`${escapeControls(line).slice(0, LONGEST)}\n`);
     };
-  return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
+  const log: AdjustableLog = { level, debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
+  return log;
 }
 
 function inText(fields: Record<string, unknown>): string {

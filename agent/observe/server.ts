@@ -1,5 +1,5 @@
 /** The agent's small HTTP servers: /healthz and /livez, and /metrics. */
-import type { ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:http';
 import type { BindAddress } from '../config/values.ts';
 
@@ -9,27 +9,35 @@ export interface Answer {
   readonly body: string;
 }
 
+/** A page to be read. @param query what stands behind the "?". */
+export type Page = (query: URLSearchParams) => Answer | Promise<Answer>;
+
+/** A page to be written to. @param body of the PUT, as text. */
+export interface Setter {
+  readonly put: (body: string) => Answer;
+}
+
 /** Answers by path; anything else is 404. */
-export type Routes = Readonly<Record<string, () => Answer | Promise<Answer>>>;
+export type Routes = Readonly<Record<string, Page | Setter>>;
+
+/** Longest body of a PUT, in bytes: a value of one flag. */
+const LONGEST_BODY = 64;
+
+export function text(status: number, body: string): Answer {
+  return { status, type: 'text/plain; charset=utf-8', body };
+}
 
 /**
- * Serves GET requests until `signal` aborts. Requests, headers and connections are bounded, since
+ * Serves requests until `signal` aborts. Requests, headers and connections are bounded, since
  * health checks come from outside the node.
  * @returns when the server listens.
  * @throws when the address cannot be bound: the message names flag and address.
  */
 export async function serve(flag: string, bind: BindAddress, routes: Routes, signal: AbortSignal): Promise<void> {
   const server = createServer({ requestTimeout: 5_000, headersTimeout: 5_000, maxHeaderSize: 8_192 }, (request, response) => {
-    const path = (request.url ?? '/').split('?')[0] ?? '/';
-    const route = Object.hasOwn(routes, path) ? routes[path] : undefined;
-    if (request.method !== 'GET' && request.method !== 'HEAD') return send(response, 405, 'text/plain; charset=utf-8', 'GET only\n');
-    if (route === undefined) return send(response, 404, 'text/plain; charset=utf-8', `${Object.keys(routes).join('\n')}\n`);
-    Promise.resolve()
-      .then(route)
-      .then(
-        (answer) => send(response, answer.status, answer.type, answer.body),
-        (error: unknown) => send(response, 500, 'text/plain; charset=utf-8', `${String(error)}\n`),
-      );
+    answerTo(request, routes)
+      .catch((error: unknown) => text(500, `${String(error)}\n`))
+      .then((answer) => send(response, answer));
   });
   server.maxConnections = 256;
   await new Promise<void>((resolve, reject) => {
@@ -48,7 +56,29 @@ export async function serve(flag: string, bind: BindAddress, routes: Routes, sig
   );
 }
 
-function send(response: ServerResponse, status: number, type: string, body: string): void {
+async function answerTo(request: IncomingMessage, routes: Routes): Promise<Answer> {
+  const [path = '/', query] = (request.url ?? '/').split('?', 2);
+  const route = Object.hasOwn(routes, path) ? routes[path] : undefined;
+  if (route === undefined) return text(404, `${Object.keys(routes).join('\n')}\n`);
+  const isRead = request.method === 'GET' || request.method === 'HEAD';
+  if (typeof route === 'function') return isRead ? await route(new URLSearchParams(query)) : text(405, 'GET only\n');
+  // As kube-proxy answers here (k8s.io/apiserver/pkg/server/routes: StringFlagPutHandler).
+  if (request.method !== 'PUT') return text(406, 'unsupported http method\n');
+  const body = await bodyOf(request);
+  return body === undefined ? text(413, `at most ${LONGEST_BODY} bytes\n`) : route.put(body);
+}
+
+/** undefined: it is too long. */
+async function bodyOf(request: IncomingMessage): Promise<string | undefined> {
+  let body = '';
+  for await (const chunk of request.setEncoding('utf8')) {
+    body += chunk;
+    if (body.length > LONGEST_BODY) return undefined;
+  }
+  return body;
+}
+
+function send(response: ServerResponse, { status, type, body }: Answer): void {
   response.writeHead(status, { 'content-type': type, 'x-content-type-options': 'nosniff' });
   response.end(body);
 }

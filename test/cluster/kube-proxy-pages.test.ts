@@ -34,8 +34,9 @@ beforeAll(async () => {
       { addresses: [`10.244.${n + 1}.12`], nodeName: name, conditions: { ready: false } },
     ]),
   });
-  stack.use(await KubeProxy.start({ plane, host: theirs, nodeName: theirs.name, clusterCidrs: ['10.244.0.0/16'] }));
-  const args = ['--source', 'kubernetes', '--kubeconfig', await plane.agentKubeconfig(), '--cluster-cidr', '10.244.0.0/16'];
+  const settings = { enableProfiling: true };
+  stack.use(await KubeProxy.start({ plane, host: theirs, nodeName: theirs.name, clusterCidrs: ['10.244.0.0/16'], settings }));
+  const args = ['--source', 'kubernetes', '--kubeconfig', await plane.agentKubeconfig(), '--cluster-cidr', '10.244.0.0/16', '--profiling', 'true'];
   await ours.startAgent({ args });
 });
 afterAll(() => stack.disposeAsync());
@@ -47,8 +48,8 @@ interface Page {
 }
 
 /** A page as a program on the node reads it. */
-async function page(host: LabNode, url: string): Promise<Page> {
-  const script = `const r = await fetch(${JSON.stringify(url)});
+async function page(host: LabNode, url: string, init: RequestInit = {}): Promise<Page> {
+  const script = `const r = await fetch(${JSON.stringify(url)}, ${JSON.stringify(init)});
     console.log(JSON.stringify({ status: r.status, headers: Object.fromEntries(r.headers), body: await r.text() }));`;
   const { stdout, stderr } = await host.run([process.execPath, '--input-type=module', '-e', script]);
   if (stdout === '') throw new Error(stderr);
@@ -101,6 +102,42 @@ test.each(['/healthz', '/proxyMode', '/flagz', '/statusz'])(':10249%s: status an
   const [mine, other] = await Promise.all([ours, theirs].map((host) => page(host, `http://127.0.0.1:10249${path}`)));
   expect([mine?.status, mine?.headers['content-type']]).toEqual([other?.status, other?.headers['content-type']]);
   if (path === '/healthz') expect(mine?.body).toBe(other?.body);
+});
+
+test('/metrics/slis: the same series, after the same questions', async () => {
+  const slis = async (host: LabNode): Promise<unknown> => {
+    const [before, , after] = [await series(host), await page(host, 'http://127.0.0.1:10249/healthz'), await series(host)];
+    const grown = [...after].filter(([name, value]) => value !== before.get(name)).map(([name]) => name);
+    return { names: [...after.keys()].sort(), grown, ping: after.get('kubernetes_healthcheck{name="ping",type="healthz"}') };
+  };
+  /** Values by names with sorted labels. */
+  const series = async (host: LabNode): Promise<Map<string, string>> => {
+    const { body } = await page(host, 'http://127.0.0.1:10249/metrics/slis');
+    const lines = [...body.matchAll(/^(\w+)(?:\{(.*)\})? (\S+)$/gm)];
+    return new Map(lines.map(([, name, labels, value = '']) => [labels === undefined ? `${name}` : `${name}{${labels.split(',').sort().join(',')}}`, value]));
+  };
+  for (const host of [ours, theirs]) await page(host, 'http://127.0.0.1:10249/healthz');
+  expect(await slis(ours)).toEqual(await slis(theirs));
+  expect(await slis(ours)).toMatchObject({ ping: '1', grown: ['kubernetes_healthchecks_total{name="ping",status="success",type="healthz"}'] });
+});
+
+test.each([
+  ['a number', { method: 'PUT', body: '4' }],
+  ['no number', { method: 'PUT', body: 'much' }],
+  ['a negative number', { method: 'PUT', body: '-1' }],
+  ['nothing', { method: 'PUT', body: '' }],
+  ['a question', {}],
+] as const)('/debug/flags/v, %s: status', async (_, init) => {
+  const [mine, other] = await Promise.all([ours, theirs].map((host) => page(host, 'http://127.0.0.1:10249/debug/flags/v', init)));
+  expect(mine?.status).toBe(other?.status);
+});
+
+test('/debug/pprof/profile: both answer with a profile after the seconds that are asked for', async () => {
+  const begun = performance.now();
+  const [mine, other] = await Promise.all([ours, theirs].map((host) => page(host, 'http://127.0.0.1:10249/debug/pprof/profile?seconds=1')));
+  expect([mine?.status, other?.status]).toEqual([200, 200]);
+  expect(performance.now() - begun).toBeGreaterThan(1_000);
+  expect(Object.keys(JSON.parse(mine!.body) as object)).toEqual(expect.arrayContaining(['nodes', 'startTime', 'endTime', 'samples']));
 });
 
 describe('/metrics', () => {

@@ -71,6 +71,13 @@ test("kube-proxy's pages", async () => {
   expect(await metric(node, `${partial}{ip_family="IPv6"}`)).toBe(0);
 });
 
+test('--version says what it is, and starts nothing', async () => {
+  const { stdout: ours } = await node.run([MAGLANE, 'version']);
+  expect(ours).toMatch(/^maglane \S+ \(node \S+, abi \d+\)\n$/);
+  for (const flag of ['--version', '--version=true', '--version=raw'])
+    expect(await node.run([MAGLANE, 'agent', flag, '--node-ip', 'not read'])).toEqual({ status: 0, stdout: ours, stderr: '' });
+});
+
 describe('a KubeProxyConfiguration', () => {
   test("takes a DaemonSet's command line as it is, and says what means nothing", async () => {
     putConfig('mode: iptables\nhostnameOverride: other\nmetricsBindAddress: 127.0.0.1:10333\nconntrack: {maxPerCore: 32768}\nclusterCidr: typo\n');

@@ -7,6 +7,7 @@ import { kubeProxyFlags, readKubeProxyFlags } from '../../agent/config/kube-prox
 import { kubeProxyFields } from '../../agent/config/kube-proxy.ts';
 import { flagOf, optionRows } from '../../agent/config/options.ts';
 import { resolveOptions } from '../../agent/config/resolve.ts';
+import { createLog } from '../../agent/observe/log.ts';
 import { Metrics } from '../../agent/observe/metrics.ts';
 
 const read = (name: string): string => readFileSync(new URL(`../../docs/${name}`, import.meta.url), 'utf8');
@@ -25,8 +26,7 @@ const named = (heading: string): [string, string][] =>
   rowsUnder(heading).flatMap(([first, second = '']) => (nameIn(first) === undefined ? [] : [[nameIn(first) ?? '', second]]));
 
 test('every field of KubeProxyConfiguration, with what becomes of it', () => {
-  const what = { idle: 'no effect', missing: 'not there' };
-  const fields = kubeProxyFields().map(({ path, effect, option }) => [path, effect === 'sets' ? `\`${flagOf(option ?? '')}\`` : what[effect]]);
+  const fields = kubeProxyFields().map(({ path, option }) => [path, option === undefined ? 'no effect' : `\`${flagOf(option)}\``]);
   expect(named('Its configuration')).toEqual(fields.sort(([a = ''], [b = '']) => (a.toLowerCase() < b.toLowerCase() ? -1 : 1)));
 });
 
@@ -36,7 +36,7 @@ test('every flag, with the field that it sets', () => {
   expect(rows.map(([flag]) => flag)).toEqual(rows.map(([flag]) => flag).toSorted((a, b) => (a.replace(/^-+/, '') < b.replace(/^-+/, '') ? -1 : 1)));
   for (const { flag, path } of kubeProxyFlags()) {
     if (path !== undefined) expect(told.get(flag), flag).toBe(`\`${path}\``);
-    else expect(told.get(flag), flag).toMatch(/^no effect$|^not there$/);
+    else expect(told.get(flag), flag).toBe('no effect');
     told.delete(flag);
   }
   // What is left has Maglane by the same name.
@@ -60,7 +60,8 @@ test('which flags win over a file', async () => {
 
 test('every page of the metrics port', async () => {
   const told = named('Its pages').flatMap(([name, what]) => (name.startsWith(':10249') && !what.startsWith('not there') ? [name.slice(6)] : []));
-  expect(told.sort()).toEqual(['/metrics', ...Object.keys(pages(await resolveOptions({}), 0))].sort());
+  const served = pages({ resolved: await resolveOptions({ profiling: true }), started: 0, log: createLog('info', 'text') });
+  expect(told.sort()).toEqual(['/metrics', ...Object.keys(served)].sort());
 });
 
 test("every metric of kube-proxy's name", () => {

@@ -96,6 +96,7 @@ describe('a KubeProxyConfiguration', () => {
     expect(Object.fromEntries([...file.given].map(([key, { value }]) => [key, value]))).toEqual({
       kubeconfig: '/var/lib/kube-proxy/kubeconfig.conf',
       masqueradeAll: 'false',
+      profiling: 'false',
       clusterCidr: '10.244.0.0/16',
       healthzBindAddress: '0.0.0.0:10256',
       metricsBindAddress: '127.0.0.1:10249',
@@ -144,16 +145,18 @@ logging: {format: json, verbosity: 4}
     },
   );
 
-  test('what means nothing to eBPF is named; what would mean something is warned of', async () => {
+  test('what means nothing to eBPF is named; what says no, is not', async () => {
     const file = await load(`
 mode: ipvs
 ipvs: {syncPeriod: 30s}
 conntrack: {maxPerCore: 32768, tcpEstablishedTimeout: 0s}
 featureGates: {NFTablesProxyMode: true, AllowServiceExternalIPs: true}
 enableProfiling: true
+windowsRunAsService: false
 `);
     expect(file.idle).toEqual(['mode', 'ipvs.syncPeriod', 'conntrack.maxPerCore', 'featureGates.NFTablesProxyMode']);
-    expect(file.warnings).toEqual([`${path}: enableProfiling true has no effect here`]);
+    expect(file.warnings).toEqual([]);
+    expect(readOptions(file.given).profiling).toBe(true);
   });
 
   test.each([

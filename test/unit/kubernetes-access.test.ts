@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Access } from '../../agent/source/kubernetes/access.ts';
-import { inClusterAccess } from '../../agent/source/kubernetes/access.ts';
+import { accessAt, inClusterAccess } from '../../agent/source/kubernetes/access.ts';
 import { Client } from '../../agent/source/kubernetes/client.ts';
 import { kubeconfigAccess } from '../../agent/source/kubernetes/kubeconfig.ts';
 import { makeAuthority, makeCertificate } from '../support/fake-apiserver/certificates.ts';
@@ -171,6 +171,27 @@ describe('a kubeconfig that is of no use says why, in one line', () => {
     await expect(kubeconfigAccess(file)).rejects.toThrow(`kubeconfig ${file}: `);
     await writeFile(file, 'current-context: nowhere\n');
     await expect(kubeconfigAccess(file)).rejects.toThrow('no "nowhere" in contexts');
+  });
+});
+
+describe('another server (--master)', () => {
+  const elsewhere = { server: 'https://192.0.2.1:6443', 'certificate-authority': 'ca.crt' };
+
+  test('is asked with the credentials of the kubeconfig', async () => {
+    const access = accessAt(`https://127.0.0.1:${api.port}`, await kubeconfigAccess(await kubeconfig(elsewhere, { token: 'mine' })));
+    expect(await ask(access)).toEqual({ status: 200, authorization: 'Bearer mine' });
+  });
+
+  test('is asked without any where there is no kubeconfig', async () => {
+    const plain = await FakeApiServer.start();
+    try {
+      const client = new Client(accessAt(`http://127.0.0.1:${plain.port}`, undefined));
+      const { status } = await client.request({ method: 'GET', path: '/api/v1/nodes', signal: AbortSignal.timeout(4000) });
+      expect([status, plain.asked.at(-1)?.headers.authorization]).toEqual([200, undefined]);
+      await client.close();
+    } finally {
+      await plain.stop();
+    }
   });
 });
 

@@ -103,6 +103,13 @@ test('the initial state, then synced once, then changes as they come', async () 
   expect(sink.log.slice(4)).toEqual(['Service default/web +', 'Service default/web -']);
 });
 
+test('--master is asked in place of the server that the kubeconfig names, by the same rights', async () => {
+  await relay.leave();
+  await startSynced({ master: `http://127.0.0.1:${api.port}` });
+  expect(source.name).toBe(`kubernetes http://127.0.0.1:${api.port}`);
+  expect(api.asked[0]?.headers.authorization).toBe('Bearer first');
+});
+
 test('what is asked for: selectors, WatchList, bookmarks, protobuf, a token, an end that varies', async () => {
   await startSynced();
   const [services] = asked('/api/v1/services');

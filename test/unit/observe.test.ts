@@ -1,10 +1,14 @@
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { Health } from '../../agent/agent/health.ts';
+import { pages } from '../../agent/agent/pages.ts';
+import type { Flags } from '../../agent/config/resolve.ts';
+import { resolveOptions } from '../../agent/config/resolve.ts';
+import type { AdjustableLog } from '../../agent/observe/log.ts';
 import { createLog } from '../../agent/observe/log.ts';
 import { Metrics } from '../../agent/observe/metrics.ts';
-import { serve } from '../../agent/observe/server.ts';
+import { serve, text } from '../../agent/observe/server.ts';
 
 /** A port that nobody listens on. */
 async function freePort(): Promise<number> {
@@ -66,6 +70,7 @@ describe('the servers', () => {
     const url = `http://127.0.0.1:${port}`;
     const routes = {
       '/healthz': () => ({ status: 503, type: 'application/json', body: '{}' }) as const,
+      '/asked': (query: URLSearchParams) => text(200, `${query.get('seconds')}`),
       '/broken': () => Promise.reject(new Error('no view')),
     };
     await serve('--metrics-bind-address', { host: '127.0.0.1', port }, routes, stop.signal);
@@ -75,11 +80,75 @@ describe('the servers', () => {
     expect((await fetch(`${url}/__proto__`)).status).toBe(404);
     expect((await fetch(`${url}/healthz`, { method: 'POST' })).status).toBe(405);
     expect((await fetch(`${url}/broken`)).status).toBe(500);
+    expect(await (await fetch(`${url}/asked?seconds=5`)).text()).toBe('5');
     await expect(serve('--metrics-bind-address', { host: '127.0.0.1', port }, {}, stop.signal)).rejects.toThrow(
       `--metrics-bind-address 127.0.0.1:${port}: EADDRINUSE: choose another address or port, or off`,
     );
     stop.abort();
     await expect(fetch(`${url}/healthz`)).rejects.toThrow();
+  });
+});
+
+/** kube-proxy's pages, served. */
+async function servePages(flags: Flags): Promise<{ log: AdjustableLog; ask: (path: string, init?: RequestInit) => Promise<[number, string]> }> {
+  const stop = new AbortController();
+  onTestFinished(() => stop.abort());
+  const port = await freePort();
+  const log = createLog('info', 'text');
+  await serve('--metrics-bind-address', { host: '127.0.0.1', port }, pages({ resolved: await resolveOptions(flags), started: 0, log }), stop.signal);
+  const ask = async (path: string, init: RequestInit = {}): Promise<[number, string]> => {
+    const answer = await fetch(`http://127.0.0.1:${port}${path}`, init);
+    return [answer.status, await answer.text()];
+  };
+  return { log, ask };
+}
+
+describe('the pages', () => {
+  test('/metrics/slis counts what /healthz was asked', async () => {
+    const { ask } = await servePages({});
+    const series = async (): Promise<string[]> => (await ask('/metrics/slis'))[1].split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+    expect(await series()).toEqual([expect.stringMatching(/^process_start_time_seconds \d+\.\d+$/)]);
+    for (const _ of [1, 2]) await ask('/healthz');
+    expect(await series()).toEqual([
+      'kubernetes_healthcheck{name="ping",type="healthz"} 1',
+      'kubernetes_healthchecks_total{name="ping",type="healthz",status="success"} 2',
+      expect.stringContaining('process_start_time_seconds'),
+    ]);
+  });
+
+  test('/debug is there only when it is asked for', async () => {
+    const { ask } = await servePages({});
+    for (const path of ['/debug/pprof/profile', '/debug/flags/v']) expect((await ask(path))[0]).toBe(404);
+    expect((await ask('/debug/flags/v', { method: 'PUT', body: '5' }))[0]).toBe(404);
+  });
+
+  test('/debug/flags/v sets the level of the log', async () => {
+    const { ask, log } = await servePages({ profiling: true });
+    const put = (body: string) => ask('/debug/flags/v', { method: 'PUT', body });
+    expect(await put('4')).toEqual([200, 'the log level is debug now\n']);
+    expect(log.level).toBe('debug');
+    for (const wrong of ['', 'x', '-1', '1.5', ' 1']) expect((await put(wrong))[0], wrong).toBe(400);
+    expect((await put('1'.repeat(100)))[0]).toBe(413);
+    expect(log.level).toBe('debug');
+    expect((await put('0'))[0]).toBe(200);
+    expect(log.level).toBe('info');
+    expect((await ask('/debug/flags/v'))[0]).toBe(406);
+  });
+
+  test('/debug/pprof/profile tells where time was spent, one at a time', async () => {
+    const { ask } = await servePages({ profiling: true });
+    for (const seconds of ['0', '-1', '61', 'x', '']) expect((await ask(`/debug/pprof/profile?seconds=${seconds}`))[0], seconds).toBe(400);
+    const made = ask('/debug/pprof/profile?seconds=0.3');
+    await vi.waitFor(async () => expect((await ask('/debug/pprof/profile?seconds=0.01'))[0]).toBe(503), { interval: 5 });
+    const busyLoop = (until: number): void => {
+      while (Date.now() < until);
+    };
+    busyLoop(Date.now() + 100);
+    const [status, body] = await made;
+    expect(status).toBe(200);
+    const { nodes } = JSON.parse(body) as { nodes: readonly { callFrame: { functionName: string }; hitCount: number }[] };
+    expect(nodes.filter(({ callFrame }) => callFrame.functionName === 'busyLoop').reduce((sum, { hitCount }) => sum + hitCount, 0)).toBeGreaterThan(10);
+    expect((await ask('/debug/pprof/profile?seconds=0.01'))[0]).toBe(200);
   });
 });
 

@@ -51,6 +51,7 @@ describe('options in force', () => {
     const { options, settings, warnings, idle } = await resolveOptions({ ...flags, ...more, bootIdFile: '/x' });
     expect(options).toMatchObject({
       nodeIp: ['fd00::7'],
+      master: 'https://x',
       healthzBindAddress: { host: '::', port: 10256 },
       metricsBindAddress: { host: '::1', port: 10249 },
       allowServiceExternalIps: false,
@@ -59,9 +60,13 @@ describe('options in force', () => {
       logFormat: 'json',
     });
     expect(settings.find(({ key }) => key === 'localhostNodeports')?.from).toBe('--iptables-localhost-nodeports');
-    expect(warnings).toEqual(['--master "https://x" has no effect here: the server that --kubeconfig names stands']);
+    expect(warnings).toEqual([]);
     expect([...idle].sort()).toEqual(['--boot-id-file', '--conntrack-min', '--feature-gates.AllAlpha', '--proxy-mode']);
-    expect((await resolveOptions({ profiling: 'false', ipvsExcludeCidrs: '' })).warnings).toEqual([]);
+    expect((await resolveOptions({ bindAddressHardFail: 'false', ipvsExcludeCidrs: '' })).warnings).toEqual([]);
+  });
+
+  test('what is no URL is no --master', async () => {
+    await expect(resolveOptions({ master: '10.0.0.1:6443' })).rejects.toThrow('--master "10.0.0.1:6443": expected a URL such as https://10.0.0.1:6443');
   });
 
   test('--masquerade-all is taken as it is, whatever the mode, without a value too', async () => {

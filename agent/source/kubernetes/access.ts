@@ -43,6 +43,20 @@ export function inClusterAccess(env: Readonly<Record<string, string | undefined>
   };
 }
 
+/**
+ * Access to another server, as kube-proxy's --master has it.
+ * @param by whose rights it is asked with; undefined: with none, not even those of a pod.
+ * @throws AccessError for what is no http(s) URL.
+ */
+export function accessAt(master: string, by: Access | undefined): Access {
+  return {
+    server: serverUrl(master, '--master'),
+    tls: async () => (await by?.tls()) ?? {},
+    authorization: async () => await by?.authorization(),
+    refused: () => by?.refused(),
+  };
+}
+
 /** @throws AccessError, naming `where`, for what is no http(s) URL. */
 export function serverUrl(text: string, where: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined;

@@ -2,7 +2,7 @@
 import type { Log } from '../../observe/log.ts';
 import type { ObjectWriter, Source, SourceSink } from '../source.ts';
 import type { Access } from './access.ts';
-import { inClusterAccess } from './access.ts';
+import { accessAt, inClusterAccess } from './access.ts';
 import type { ClientOptions } from './client.ts';
 import { Client } from './client.ts';
 import { Connection } from './connection.ts';
@@ -28,6 +28,8 @@ export interface SourceObserver {
 export interface KubernetesSourceOptions {
   /** A kubeconfig file; "" is none. @default in cluster: the service account of the pod */
   readonly kubeconfig?: string;
+  /** URL of the API server, in place of the kubeconfig's; "" is none. */
+  readonly master?: string;
   /** The Node to watch. */
   readonly nodeName: string;
   /** All others, too. @default false */
@@ -54,7 +56,7 @@ export class KubernetesSource implements Source {
 
   constructor(options: KubernetesSourceOptions) {
     this.#options = options;
-    this.#name = `kubernetes ${options.kubeconfig || 'in cluster'}`;
+    this.#name = `kubernetes ${options.master || options.kubeconfig || 'in cluster'}`;
   }
 
   /** "kubernetes https://10.0.0.1:6443"; before `run` has read that, where it will read it. */
@@ -67,8 +69,9 @@ export class KubernetesSource implements Source {
    * @throws AccessError at once, for a kubeconfig or a pod's environment that names none.
    */
   async run(sink: SourceSink, signal: AbortSignal): Promise<void> {
-    const { kubeconfig, nodeName, allNodes = false, client: clientOptions, reflector: reflectorOptions } = this.#options;
-    const access = kubeconfig ? await kubeconfigAccess(kubeconfig) : inClusterAccess();
+    const { kubeconfig, master, nodeName, allNodes = false, client: clientOptions, reflector: reflectorOptions } = this.#options;
+    const given = kubeconfig ? await kubeconfigAccess(kubeconfig) : undefined;
+    const access = master ? accessAt(master, given) : (given ?? inClusterAccess());
     this.#name = `kubernetes ${access.server.href.replace(/\/$/, '')}`;
     const client = new Client(access, clientOptions);
     this.#client.resolve(client);
