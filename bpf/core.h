@@ -9,6 +9,7 @@
 
 #include "fib.h"
 #include "flow.h"
+#include "host.h"
 #include "origin.h"
 #include "service.h"
 #include "snat.h"
@@ -31,7 +32,10 @@ static __always_inline void follow(void *ctx, const struct packet *p, const stru
 	enum reason why = flow->flags & FLOW_REPLY ? REASON_REPLY_REMOTE : REASON_REMOTE;
 
 	v->to = flow->to;
-	if (!(flow->flags & FLOW_FORWARD)) {
+	if (flow->flags & FLOW_DSR) {
+		if (find_way_to_host(ctx, p, v))
+			decide(v, ACTION_WRAP, REASON_DSR);
+	} else if (!(flow->flags & FLOW_FORWARD)) {
 		decide(v, ACTION_REWRITE, REASON_LOCAL);
 	} else if (comes_in_anew(p, flow)) {
 		if (find_way_in(ctx, p, v))
@@ -63,6 +67,9 @@ static __always_inline struct flow *flow_of(const struct packet *p)
 		return NULL;
 	flow = find_flow(t);
 	if (!flow || (flow->flags & (FLOW_REPLY | FLOW_FORWARD)) == FLOW_REPLY)
+		return NULL;
+	/* An earlier agent's: nothing is sent so any more. */
+	if (!config.dsr_port && flow->flags & FLOW_DSR)
 		return NULL;
 	return flow;
 }
@@ -150,7 +157,7 @@ static __always_inline int route_from_here(void *ctx, const struct packet *p, st
  */
 static __noinline struct frontend *recognise(void *ctx, const struct packet *p, struct verdict *v)
 {
-	struct frontend *frontend;
+	struct frontend *frontend = NULL;
 	struct flow *flow = flow_of(p);
 
 	if (!flow || !is_bound(p, flow) || !keep_flow(p, flow)) {
@@ -164,7 +171,7 @@ static __noinline struct frontend *recognise(void *ctx, const struct packet *p, 
 			return frontend;
 	}
 	follow(ctx, p, flow, v);
-	return NULL;
+	return flow->flags & FLOW_DSR && is_datagram_too_long(p, v) ? frontend : NULL;
 }
 
 /* Whether masqueradeAll wants every client of a frontend masqueraded: of cluster IPs, as in kube-proxy. */
@@ -221,7 +228,9 @@ static __always_inline int find_way(void *ctx, const struct packet *p,
 static __noinline __u32 choose(void *ctx, const struct packet *p, const struct frontend *frontend,
 			       struct verdict *v)
 {
+	enum origin origin = origin_of_packet(p);
 	struct choice choice = {};
+	const struct addr *host;
 	enum outcome outcome;
 
 	if (frontend->flags & FRONTEND_SOURCE_RANGES &&
@@ -229,7 +238,7 @@ static __noinline __u32 choose(void *ctx, const struct packet *p, const struct f
 		decide(v, ACTION_DROP, REASON_DROP_SOURCE_RANGES);
 		return 0;
 	}
-	outcome = choose_for_frontend(frontend, origin_of_packet(p), PACKET_ASKS,
+	outcome = choose_for_frontend(frontend, origin, PACKET_ASKS,
 				      hash_tuple(&p->tuple), &p->tuple.saddr, &choice);
 	if (outcome == CHOSEN && addr_is_v4(&choice.backend->addr) != p->v4)
 		outcome = INCONSISTENT;
@@ -250,6 +259,19 @@ static __noinline __u32 choose(void *ctx, const struct packet *p, const struct f
 	v->to = p->tuple;
 	v->to.daddr = choice.backend->addr;
 	v->to.dport = choice.backend->port;
+	host = host_for(p, frontend, origin, choice.id, choice.backend);
+	if (host) {
+		v->to.saddr = *host;
+		if (find_way_to_host(ctx, p, v)) {
+			v->flow = FLOW_DSR;
+			decide(v, ACTION_WRAP, REASON_NEW_DSR);
+			count_connection(choice.backend);
+			return choice.id;
+		}
+		if (!is_datagram_too_long(p, v))
+			return 0;
+		v->to.saddr = p->tuple.saddr;
+	}
 	if (!find_way(ctx, p, frontend, choice.backend->flags & BACKEND_LOCAL, v))
 		return 0;
 	count_connection(choice.backend);
@@ -288,6 +310,58 @@ __noinline int enter(const struct packet *p, struct verdict *v, __u32 service, _
 	return 0;
 }
 
+/* The third step for a flow whose packets go on as they are: it has no other half, and needs no port. Likewise. */
+__noinline int enter_dsr(const struct packet *p, const struct verdict *v, __u32 service, __u32 id)
+{
+	struct flow flow = { .service = service, .backend = id, .seen = coarse_seconds(), .flags = FLOW_DSR };
+
+	if (!p || !v)
+		return REASON_DROP_INCONSISTENT;
+	flow.to = v->to;
+	if (bpf_map_update_elem(&flows, &p->tuple, &flow, BPF_ANY))
+		return REASON_DROP_FLOWS_FULL;
+	note_flow(&p->tuple.daddr, p->tuple.dport, p->tuple.proto);
+	return 0;
+}
+
+/* Whether a packet that another node has sent on as it is belongs to a flow that is known here. 0: the verdict is not made. */
+static __noinline int take_up(const struct packet *p, struct verdict *v)
+{
+	struct flow *flow = find_flow(&p->tuple);
+	int same;
+
+	if (!flow || flow->flags & (FLOW_REPLY | FLOW_FORWARD | FLOW_DSR))
+		return 0;
+	same = flow->to.dport == v->to.dport && addr_equal(&flow->to.daddr, &v->to.daddr) &&
+	       !(is_syn(p) && flow_closing(flow, other_half(flow)));
+	if ((!same && !is_bound(p, flow)) || !keep_flow(p, flow))
+		return 0;
+	v->to = flow->to;
+	decide(v, ACTION_REWRITE, REASON_LOCAL);
+	return 1;
+}
+
+/*
+ * A packet that another node has sent on as it is, for the backend v->to.daddr of this one: that node's
+ * choice, unless a connection has its backend here already. A flow that is not known here begins with
+ * any packet of it: the node that sends it knows it, or has found its backend again.
+ */
+static __always_inline void take_in(const struct packet *p, struct verdict *v)
+{
+	int failed;
+
+	if (take_up(p, v))
+		return;
+	v->to.saddr = p->tuple.saddr;
+	v->to.sport = p->tuple.sport;
+	v->to.proto = p->tuple.proto;
+	failed = enter(p, v, 0, 0);
+	if (failed)
+		decide(v, ACTION_DROP, failed);
+	else
+		decide(v, ACTION_REWRITE, REASON_NEW_LOCAL);
+}
+
 /*
  * An ICMP error about a flow's packet, or a fragment without ports: it goes with the flow, and
  * begins none. 0: it belongs to no flow, and the verdict is not made.
@@ -318,7 +392,10 @@ static __always_inline void serve(void *ctx, const struct packet *p, struct verd
 	backend = choose(ctx, p, frontend, v);
 	if (!backend)
 		return;
-	failed = enter(p, v, service, backend);
+	if (config.dsr_port && v->flow & FLOW_DSR)
+		failed = enter_dsr(p, v, service, backend);
+	else
+		failed = enter(p, v, service, backend);
 	if (failed)
 		decide(v, ACTION_DROP, failed);
 }

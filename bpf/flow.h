@@ -139,7 +139,9 @@ static __noinline int keep_flow(const struct packet *p, struct flow *flow)
 	__u32 now = coarse_seconds();
 	__u8 flags = flags_of(p, flow);
 
-	if (flow->seen != now) {
+	if (flow->flags & FLOW_DSR) {
+		flow->seen = now;
+	} else if (flow->seen != now) {
 		struct tuple key = reversed(&flow->to);
 		struct flow half = {
 			.to = reversed(&p->tuple),

@@ -14,6 +14,7 @@
 #include "icmp.h"
 #include "icmp_error.h"
 #include "sctp.h"
+#include "wrap.h"
 
 /* Lets a packet go that has become v->to. Returns a tc action. */
 static __always_inline int skb_leave(struct __sk_buff *skb, const struct verdict *v)
@@ -67,12 +68,16 @@ static __noinline int skb_carry_out_exotic(struct __sk_buff *skb, const struct p
 		return skb_reject(skb, p, v);
 	if (v->action == ACTION_ECHO)
 		return skb_echo(skb, p);
+	if (v->action == ACTION_WRAP)
+		return skb_wrap(skb, p, &v->to) ? skb_send(skb, &v->route) : TC_ACT_SHOT;
 	return rewrite_exotic(skb, p, v) ? skb_leave(skb, v) : TC_ACT_SHOT;
 }
 
 static __always_inline int is_exotic(const struct packet *p, const struct verdict *v)
 {
-	return is_rewrite(v) ? p->kind != KIND_PLAIN : v->action == ACTION_REJECT || v->action == ACTION_ECHO;
+	if (is_rewrite(v))
+		return p->kind != KIND_PLAIN;
+	return v->action == ACTION_REJECT || v->action == ACTION_ECHO || v->action == ACTION_WRAP;
 }
 
 /* Carries a verdict out and counts it. What the kernel refuses becomes a drop. Returns a tc action. */
@@ -115,10 +120,16 @@ static __noinline int settle_icmp(struct __sk_buff *skb, struct packet *p, struc
 	return 0;
 }
 
+/* A packet that this node sends on or lets go on, changed or wrapped. */
+static __always_inline int is_taken(const struct verdict *v)
+{
+	return is_rewrite(v) || v->action == ACTION_WRAP;
+}
+
 /* The first fragment that is translated says to the others where they go. */
 static __always_inline void lead_on(const struct packet *p, const struct verdict *v)
 {
-	if (p->fragment == FRAGMENT_FIRST && is_rewrite(v))
+	if (p->fragment == FRAGMENT_FIRST && is_taken(v))
 		note_ports(p);
 }
 
@@ -129,7 +140,7 @@ static __always_inline void lead_on(const struct packet *p, const struct verdict
 static __noinline void lead_in(struct __sk_buff *skb, const struct packet *p, struct verdict *v)
 {
 	lead_on(p, v);
-	if (is_rewrite(v)) {
+	if (is_taken(v)) {
 		if (!release_held(skb, p))
 			decide(v, ACTION_DROP, REASON_DROP_WRITE);
 	} else if (claim_on(skb, p) != CLAIM_NONE) {
@@ -167,14 +178,45 @@ static __always_inline int is_whole_tuple(const struct packet *p, enum parsed pa
 	return parsed == PARSED_TUPLE && p->fragment == FRAGMENT_NONE;
 }
 
-static __always_inline int settle_in(struct __sk_buff *skb, struct packet *p, enum parsed parsed)
+/* What has become of a packet that may be wrapped. */
+enum opened {
+	OPENED_NOT, /* it is somebody else's, and as it was */
+	OPENED,     /* read anew, and its backend is in v->to */
+	OPENED_LOST,
+};
+
+/* Opens what another node has sent here as it is, for a backend of this one. */
+static __always_inline enum opened open_wrapped(struct __sk_buff *skb, struct packet *p, struct verdict *v)
 {
+	int opened = skb_unwrap(skb, p, &v->to);
+
+	if (opened <= 0)
+		return opened ? OPENED_LOST : OPENED_NOT;
+	__builtin_memset(p, 0, sizeof(*p));
+	p->sender = SENDER_OUTSIDE;
+	return OPENED;
+}
+
+static __always_inline int settle_in(struct __sk_buff *skb, struct packet *p, enum parsed parsed, enum sender sender)
+{
+	enum opened opened = OPENED_NOT;
 	struct verdict verdict = {};
 
-	if (parsed == PARSED_PORTLESS && settle_icmp(skb, p, &verdict, 1))
+	if (sender == SENDER_OUTSIDE && parsed == PARSED_TUPLE && may_be_wrapped(p)) {
+		opened = open_wrapped(skb, p, &verdict);
+		if (opened == OPENED)
+			parsed = skb_read(skb, p);
+	}
+	if (opened == OPENED_LOST)
+		decide(&verdict, ACTION_DROP, REASON_DROP_WRITE);
+	else if (parsed == PARSED_PORTLESS && settle_icmp(skb, p, &verdict, 1))
 		;
 	else if (parsed == PARSED_LATER && settle_later(skb, p, &verdict))
 		;
+	else if (opened && parsed == PARSED_TUPLE)
+		take_in(p, &verdict);
+	else if (opened)
+		decide(&verdict, ACTION_DROP, REASON_DROP_DSR);
 	else if (has_tuple(parsed))
 		serve(skb, p, &verdict);
 	else
@@ -190,9 +232,9 @@ static __always_inline int come_in(struct __sk_buff *skb, enum sender sender)
 	struct packet packet = { .sender = sender };
 	enum parsed parsed = skb_read(skb, &packet);
 
-	if (is_whole_tuple(&packet, parsed) && is_foreign(&packet))
+	if (is_whole_tuple(&packet, parsed) && !may_be_wrapped(&packet) && is_foreign(&packet))
 		return pass_by(skb);
-	return settle_in(skb, &packet, parsed);
+	return settle_in(skb, &packet, parsed, sender);
 }
 
 /* From outside, or out of a tunnel. */

@@ -10,6 +10,7 @@ enum action {
 	ACTION_PASS = 0, /* goes on as it is */
 	ACTION_REWRITE,  /* becomes `to` and goes on */
 	ACTION_SEND,     /* becomes `to`, one hop further, and leaves along `route` */
+	ACTION_WRAP,     /* leaves along `route` as it is, wrapped for the node `to`.saddr and its backend `to`.daddr */
 	ACTION_INJECT,   /* becomes `to` and comes in anew, by the device of `route` */
 	ACTION_REJECT,   /* goes back to its sender as the ICMP error that `why` means */
 	ACTION_ECHO,     /* an echo request that goes back as its answer */

@@ -30,7 +30,7 @@ import {
 } from '../../agent/dataplane/generated/abi.ts';
 import type { Backend, Codec, Device, Flow, Service, Tuple } from '../../agent/dataplane/generated/abi.ts';
 import { noteFrontends } from '../../agent/dataplane/ends.ts';
-import { familyOf, parseCidr, readAddress } from '../../agent/model/address.ts';
+import { familyOf, parseCidr, readAddress, writeAddress } from '../../agent/model/address.ts';
 import type { Address } from '../../agent/model/address.ts';
 import native from '../../native/index.js';
 import type { BpfObject } from '../../native/index.d.ts';
@@ -70,6 +70,12 @@ export function encode<T>(codec: Codec<T>, value: T): Uint8Array {
 }
 
 const u32 = (value: number): Uint8Array => new Uint8Array(Uint32Array.of(value).buffer);
+
+function addressBytes(at: string): Uint8Array {
+  const bytes = new Uint8Array(16);
+  writeAddress(at as Address, bytes, 0);
+  return bytes;
+}
 
 /** A tuple, from what a test would write: `tuple('tcp', '10.0.0.1:1', '10.0.0.2:2')`. */
 export function tuple(proto: Proto, from: string, to: string): Tuple {
@@ -247,6 +253,17 @@ export class PacketLab {
     native.mapUpdate(this.#fd('backends'), u32(id), encode(backendCodec, value));
   }
 
+  /** Packets for a backend go to its node as they are. */
+  host(id: number, at: string): void {
+    this.#addFlag(id, BackendFlag.HOSTED);
+    native.mapUpdate(this.#fd('hosts'), u32(id), addressBytes(at));
+  }
+
+  /** Another node, whose packets are opened. */
+  peer(at: string): void {
+    native.mapUpdate(this.#fd('peers'), addressBytes(at), u32(1));
+  }
+
   connections(id: number): number {
     const value = new Uint8Array(backendCodec.size);
     native.mapLookup(this.#fd('backends'), u32(id), value);
@@ -337,9 +354,9 @@ export class PacketLab {
     return Array.from({ length: count }, (_, at) => affinityCodec.read(values, at * affinityCodec.size).backend);
   }
 
-  /** Removes every frontend, flow, affinity, source range and fragment, and what is said of the node; all errors may be sent again. */
+  /** Removes every frontend, flow, affinity, source range, fragment and peer, and what is said of the node; all errors may be sent again. */
   clear(): void {
-    for (const map of ['frontends', 'flows', 'affinity', 'source_ranges', 'fragments', 'held_fragments']) {
+    for (const map of ['frontends', 'flows', 'affinity', 'source_ranges', 'fragments', 'held_fragments', 'peers']) {
       const { keys, count } = native.mapEntries(this.#fd(map));
       native.mapDeleteBatch(this.#fd(map), keys, count);
     }
