@@ -113,25 +113,6 @@ static __always_inline void refuse_or_pass(void *ctx, const struct packet *p, st
 }
 
 /*
- * Whether a packet is foreign beyond doubt: what nearly all packets are, and so told before anything
- * else, by two words of memory. Where it cannot be told so, recognise() looks closer. An answer is
- * told by its source, what is on its way to a frontend by its destination.
- */
-static __noinline int is_foreign_answer(const struct packet *p)
-{
-	return !may_have_flow(&p->tuple.saddr, p->tuple.sport, p->tuple.proto);
-}
-
-static __noinline int is_foreign(const struct packet *p)
-{
-	const struct node *self = get_node();
-
-	return self && !(self->flags & NODE_OWNS_BEYOND) && !is_snat_port(p->tuple.dport) &&
-	       !may_be_ours(&p->tuple.daddr, p->tuple.dport, p->tuple.proto) &&
-	       !in_service_cidrs(self, &p->tuple.daddr);
-}
-
-/*
  * The address to forward from: that of the device which the packet leaves by, or else that of
  * the device which it came in by. Answers to both reach this node, and the programs on it.
  */

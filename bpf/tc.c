@@ -10,6 +10,7 @@
 #include "ctx_tc.h"
 #include "echo.h"
 #include "fragment.h"
+#include "glance.h"
 #include "held.h"
 #include "icmp.h"
 #include "icmp_error.h"
@@ -165,17 +166,16 @@ static __noinline int settle_later(struct __sk_buff *skb, struct packet *p, stru
 	return 1;
 }
 
-/* What is foreign beyond doubt goes its way: of the packets on a node that is nearly all. */
+/* See glance(). Global, so that its stack is its own. */
+__noinline int skb_glance(struct __sk_buff *skb, int asked)
+{
+	return glance((void *)(long)skb->data, (void *)(long)skb->data_end, asked);
+}
+
 static __always_inline int pass_by(struct __sk_buff *skb)
 {
 	count(REASON_FOREIGN, skb->len);
 	return TC_ACT_UNSPEC;
-}
-
-/* Where a part of a datagram belongs, its other parts know. */
-static __always_inline int is_whole_tuple(const struct packet *p, enum parsed parsed)
-{
-	return parsed == PARSED_TUPLE && p->fragment == FRAGMENT_NONE;
 }
 
 /* What has become of a packet that may be wrapped. */
@@ -197,111 +197,83 @@ static __always_inline enum opened open_wrapped(struct __sk_buff *skb, struct pa
 	return OPENED;
 }
 
-static __always_inline int settle_in(struct __sk_buff *skb, struct packet *p, enum parsed parsed, enum sender sender)
+static __always_inline int settle_in(struct __sk_buff *skb, enum sender sender)
 {
-	enum opened opened = OPENED_NOT;
+	struct packet packet = { .sender = sender };
 	struct verdict verdict = {};
+	enum parsed parsed = skb_read(skb, &packet);
+	enum opened opened = OPENED_NOT;
 
-	if (sender == SENDER_OUTSIDE && parsed == PARSED_TUPLE && may_be_wrapped(p)) {
-		opened = open_wrapped(skb, p, &verdict);
+	if (sender == SENDER_OUTSIDE && parsed == PARSED_TUPLE && may_be_wrapped(&packet)) {
+		opened = open_wrapped(skb, &packet, &verdict);
 		if (opened == OPENED)
-			parsed = skb_read(skb, p);
+			parsed = skb_read(skb, &packet);
 	}
 	if (opened == OPENED_LOST)
 		decide(&verdict, ACTION_DROP, REASON_DROP_WRITE);
-	else if (parsed == PARSED_PORTLESS && settle_icmp(skb, p, &verdict, 1))
+	else if (parsed == PARSED_PORTLESS && settle_icmp(skb, &packet, &verdict, 1))
 		;
-	else if (parsed == PARSED_LATER && settle_later(skb, p, &verdict))
+	else if (parsed == PARSED_LATER && settle_later(skb, &packet, &verdict))
 		;
 	else if (opened && parsed == PARSED_TUPLE)
-		take_in(p, &verdict);
+		take_in(&packet, &verdict);
 	else if (opened)
 		decide(&verdict, ACTION_DROP, REASON_DROP_DSR);
 	else if (has_tuple(parsed))
-		serve(skb, p, &verdict);
+		serve(skb, &packet, &verdict);
 	else
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
-	if (parsed == PARSED_TUPLE && p->fragment == FRAGMENT_FIRST)
-		lead_in(skb, p, &verdict);
-	return conclude(skb, p, &verdict);
-}
-
-/* What comes in by a device: from outside, or from a pod. */
-static __always_inline int come_in(struct __sk_buff *skb, enum sender sender)
-{
-	struct packet packet = { .sender = sender };
-	enum parsed parsed = skb_read(skb, &packet);
-
-	if (is_whole_tuple(&packet, parsed) && !may_be_wrapped(&packet) && is_foreign(&packet))
-		return pass_by(skb);
-	return settle_in(skb, &packet, parsed, sender);
+	if (parsed == PARSED_TUPLE && packet.fragment == FRAGMENT_FIRST)
+		lead_in(skb, &packet, &verdict);
+	return conclude(skb, &packet, &verdict);
 }
 
 /* From outside, or out of a tunnel. */
 SEC("tc")
 int mg_tc_ingress(struct __sk_buff *skb)
 {
-	return come_in(skb, SENDER_OUTSIDE);
+	return skb_glance(skb, ASK_DESTINATION) ? pass_by(skb) : settle_in(skb, SENDER_OUTSIDE);
 }
 
 /* What a pod of this node sends. */
 SEC("tc")
 int mg_pod_ingress(struct __sk_buff *skb)
 {
-	return come_in(skb, SENDER_POD);
+	return skb_glance(skb, ASK_DESTINATION) ? pass_by(skb) : settle_in(skb, SENDER_POD);
 }
 
-/* `own`: this node made the packet. */
-static __always_inline int settle_out(struct __sk_buff *skb, struct packet *p, enum parsed parsed, int own)
+static __always_inline int settle_out(struct __sk_buff *skb, int own)
 {
+	struct packet packet = { .sender = SENDER_NODE };
 	struct verdict verdict = {};
+	enum parsed parsed = skb_read(skb, &packet);
 
-	if (parsed == PARSED_LATER && recall_ports(p) && (answer(p, &verdict) || (own && accompany(skb, p, &verdict))))
+	if (parsed == PARSED_LATER && recall_ports(&packet) &&
+	    (answer(&packet, &verdict) || (own && accompany(skb, &packet, &verdict))))
 		;
 	else if (!has_tuple(parsed))
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
-	else if (parsed == PARSED_PORTLESS && settle_icmp(skb, p, &verdict, own))
+	else if (parsed == PARSED_PORTLESS && settle_icmp(skb, &packet, &verdict, own))
 		;
-	else if (answer(p, &verdict))
+	else if (answer(&packet, &verdict))
 		;
 	else if (!own)
 		decide(&verdict, ACTION_PASS, REASON_FOREIGN);
-	else if (is_misled_reset(p))
+	else if (is_misled_reset(&packet))
 		decide(&verdict, ACTION_DROP, REASON_DROP_NO_FLOW);
 	else
-		serve(skb, p, &verdict);
-	lead_on(p, &verdict);
-	return conclude(skb, p, &verdict);
+		serve(skb, &packet, &verdict);
+	lead_on(&packet, &verdict);
+	return conclude(skb, &packet, &verdict);
 }
 
 /* By an uplink or a tunnel: answers, and what this node itself sends. */
 SEC("tc")
 int mg_tc_egress(struct __sk_buff *skb)
 {
-	struct packet packet = { .sender = SENDER_NODE };
-	enum parsed parsed = skb_read(skb, &packet);
 	int own = skb->ingress_ifindex == 0; /* it came in by no device */
 
-	if (is_whole_tuple(&packet, parsed) && is_foreign_answer(&packet) &&
-	    (!own || (!is_snat_port(packet.tuple.sport) && is_foreign(&packet))))
-		return pass_by(skb);
-	return settle_out(skb, &packet, parsed, own);
-}
-
-static __always_inline int settle_to_pod(struct __sk_buff *skb, struct packet *p, enum parsed parsed)
-{
-	struct verdict verdict = {};
-
-	if (parsed == PARSED_PORTLESS)
-		skb_read_error(skb, p);
-	if (parsed == PARSED_LATER && recall_ports(p) && answer(p, &verdict))
-		;
-	else if (!has_tuple(parsed))
-		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
-	else if (!answer(p, &verdict))
-		decide(&verdict, ACTION_PASS, REASON_FOREIGN);
-	lead_on(p, &verdict);
-	return conclude(skb, p, &verdict);
+	return skb_glance(skb, own ? ASK_SOURCE | ASK_DESTINATION : ASK_SOURCE) ? pass_by(skb) : settle_out(skb, own);
 }
 
 /* What is on its way to a pod of this node: answers. */
@@ -309,9 +281,20 @@ SEC("tc")
 int mg_pod_egress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
-	enum parsed parsed = skb_read(skb, &packet);
+	struct verdict verdict = {};
+	enum parsed parsed;
 
-	if (is_whole_tuple(&packet, parsed) && is_foreign_answer(&packet))
+	if (skb_glance(skb, ASK_SOURCE))
 		return pass_by(skb);
-	return settle_to_pod(skb, &packet, parsed);
+	parsed = skb_read(skb, &packet);
+	if (parsed == PARSED_PORTLESS)
+		skb_read_error(skb, &packet);
+	if (parsed == PARSED_LATER && recall_ports(&packet) && answer(&packet, &verdict))
+		;
+	else if (!has_tuple(parsed))
+		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
+	else if (!answer(&packet, &verdict))
+		decide(&verdict, ACTION_PASS, REASON_FOREIGN);
+	lead_on(&packet, &verdict);
+	return conclude(skb, &packet, &verdict);
 }

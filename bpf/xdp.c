@@ -4,6 +4,7 @@
 #include "core.h"
 #include "count.h"
 #include "ctx_xdp.h"
+#include "glance.h"
 
 /* Carries a verdict out, as an XDP action. What the kernel refuses becomes a drop. */
 static __noinline int xdp_carry_out(struct xdp_md *ctx, const struct packet *p, struct verdict *v)
@@ -27,17 +28,24 @@ static __noinline int xdp_carry_out(struct xdp_md *ctx, const struct packet *p, 
 	}
 }
 
-static __always_inline int xdp_settle(struct xdp_md *ctx, const struct packet *p, enum parsed parsed)
+/* See glance(). Global, so that its stack is its own. */
+__noinline int xdp_glance(struct xdp_md *ctx)
 {
-	__u64 bytes = bpf_xdp_get_buff_len(ctx);
+	return glance((void *)(long)ctx->data, (void *)(long)ctx->data_end, ASK_DESTINATION);
+}
+
+static __always_inline int xdp_settle(struct xdp_md *ctx, __u64 bytes)
+{
+	struct packet packet = {};
 	struct verdict verdict = {};
+	enum parsed parsed = xdp_read(ctx, &packet);
 	int action;
 
 	if (parsed == PARSED_TUPLE)
-		serve(ctx, p, &verdict);
+		serve(ctx, &packet, &verdict);
 	else
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));
-	action = xdp_carry_out(ctx, p, &verdict);
+	action = xdp_carry_out(ctx, &packet, &verdict);
 	count(verdict.why, bytes);
 	return action;
 }
@@ -45,12 +53,10 @@ static __always_inline int xdp_settle(struct xdp_md *ctx, const struct packet *p
 SEC("xdp.frags")
 int mg_xdp_ingress(struct xdp_md *ctx)
 {
-	struct packet packet = {};
-	enum parsed parsed = xdp_read(ctx, &packet);
+	__u64 bytes = bpf_xdp_get_buff_len(ctx);
 
-	if (parsed == PARSED_TUPLE && is_foreign(&packet)) {
-		count(REASON_FOREIGN, bpf_xdp_get_buff_len(ctx));
-		return XDP_PASS;
-	}
-	return xdp_settle(ctx, &packet, parsed);
+	if (!xdp_glance(ctx))
+		return xdp_settle(ctx, bytes);
+	count(REASON_FOREIGN, bytes);
+	return XDP_PASS;
 }
