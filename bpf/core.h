@@ -271,23 +271,22 @@ __noinline int enter(const struct packet *p, struct verdict *v, __u32 service, _
 
 	if (!p || !v) /* so it asks for this, too */
 		return REASON_DROP_INCONSISTENT;
-	from = p->tuple;
 	to = v->to;
-
-	flow.to = reversed(&from);
+	flow.to = reversed(&p->tuple);
 	flow.flags = v->flow | FLOW_REPLY;
 	/* Who sees the client as it is, sees its port; only when the client uses one port through
 	 * two frontends to the same backend, one of the two gets another port. */
-	failed = claim_port(&to, &flow, hash_tuple(&from), !(v->flow & FLOW_FORWARD), is_syn(p));
+	failed = claim_port(&to, &flow, hash_tuple(&p->tuple), !(v->flow & FLOW_FORWARD), is_syn(p));
 	if (failed)
 		return failed;
 	flow.to = to;
+	v->to.sport = to.sport;
 	flow.flags &= ~FLOW_REPLY;
+	from = p->tuple; /* a key lies on the stack: kernels before 6.2 take it from nowhere else */
 	if (bpf_map_update_elem(&flows, &from, &flow, BPF_ANY))
 		return REASON_DROP_FLOWS_FULL;
-	v->to.sport = to.sport;
 	note_flow(&from.daddr, from.dport, from.proto);
-	note_flow(&to.daddr, to.dport, to.proto);
+	note_flow(&flow.to.daddr, flow.to.dport, flow.to.proto);
 	return 0;
 }
 
@@ -295,13 +294,15 @@ __noinline int enter(const struct packet *p, struct verdict *v, __u32 service, _
 __noinline int enter_dsr(const struct packet *p, const struct verdict *v, __u32 service, __u32 id)
 {
 	struct flow flow = { .service = service, .backend = id, .seen = coarse_seconds(), .flags = FLOW_DSR };
+	struct tuple from;
 
 	if (!p || !v)
 		return REASON_DROP_INCONSISTENT;
+	from = p->tuple;
 	flow.to = v->to;
-	if (bpf_map_update_elem(&flows, &p->tuple, &flow, BPF_ANY))
+	if (bpf_map_update_elem(&flows, &from, &flow, BPF_ANY))
 		return REASON_DROP_FLOWS_FULL;
-	note_flow(&p->tuple.daddr, p->tuple.dport, p->tuple.proto);
+	note_flow(&from.daddr, from.dport, from.proto);
 	return 0;
 }
 
