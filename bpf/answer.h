@@ -8,18 +8,21 @@
 
 /*
  * This node's own RST to an answer whose flow has been forgotten: no socket of it uses these
- * ports. It would end a connection that the client's next packet brings back. Such a RST has no
- * ACK, since the answer had one (RFC 9293, 3.10.7.1): one that refuses a SYN, or that a socket
- * sends of its own, has, and goes out.
+ * ports. It would end a connection that the client's next packet brings back, or has brought back
+ * already. Such a RST has no ACK, since the answer had one (RFC 9293, 3.10.7.1): one that refuses a
+ * SYN, or that a socket sends of its own, has, and goes out. So does that of a flow of this
+ * node's, which comes by again once it has become one of these ports'.
  */
 static __noinline int is_misled_reset(const struct packet *p)
 {
+	const struct flow *flow;
 	struct tuple answer;
 
 	if ((p->tcp_flags & (TCP_RST | TCP_ACK)) != TCP_RST || !is_snat_port(p->tuple.sport))
 		return 0;
 	answer = reversed(&p->tuple);
-	return !find_flow(&answer);
+	flow = find_flow(&answer);
+	return !flow || !(flow->flags & FLOW_NODE);
 }
 
 /*

@@ -30,7 +30,7 @@ static __always_inline enum reason dial(struct bpf_sock_addr *ctx, struct peer *
 		forget_dialled(ctx->sk);
 		return REASON_SOCK_FOREIGN;
 	}
-	why = choose_for_socket(ctx, frontend, peer, &choice);
+	why = choose_for_socket(ctx, frontend, peer, bpf_get_prandom_u32(), &choice);
 	if (why != REASON_SOCK_TRANSLATED)
 		return why;
 
@@ -132,7 +132,8 @@ static __always_inline enum reason send_to(struct bpf_sock_addr *ctx, struct pee
 		choice.backend = get_backend(choice.id, frontend->service);
 	}
 	if (!choice.backend || !(choice.backend->flags & BACKEND_SERVING)) {
-		why = choose_for_socket(ctx, frontend, peer, &choice);
+		/* The same one again should the entry be lost. */
+		why = choose_for_socket(ctx, frontend, peer, hash_u64(key.cookie), &choice);
 		if (why != REASON_SOCK_TRANSLATED)
 			return why;
 		entry.addr = choice.backend->addr;

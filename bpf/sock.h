@@ -135,16 +135,16 @@ static __always_inline struct addr client_of(struct bpf_sock_addr *ctx)
 	};
 }
 
-/* REASON_SOCK_TRANSLATED: `choice` is made. Anything else: why it is not. */
+/* `hash` as pick_backend() wants it. REASON_SOCK_TRANSLATED: `choice` is made. Anything else: why it is not. */
 static __always_inline enum reason choose_for_socket(struct bpf_sock_addr *ctx,
 						     const struct frontend *frontend,
-						     const struct peer *vip, struct choice *choice)
+						     const struct peer *vip, __u32 hash,
+						     struct choice *choice)
 {
 	enum origin origin = origin_of(ctx, frontend->kind, vip);
 	struct addr client = client_of(ctx);
 
-	switch (choose_for_frontend(frontend, origin, SOCKET_ASKS, bpf_get_prandom_u32(), &client,
-				    choice)) {
+	switch (choose_for_frontend(frontend, origin, SOCKET_ASKS, hash, &client, choice)) {
 	case CHOSEN:
 		/* A socket cannot cross families: an IPv4 context has no room for more. */
 		if (addr_is_v4(&choice->backend->addr) != addr_is_v4(&vip->addr))

@@ -8,7 +8,7 @@ import { IP, serveOn, startBench } from './packet-bench.ts';
 import type { Bench, Result } from './packet-bench.ts';
 import { SNAT, tuple } from './packet-lab.ts';
 
-const { client, vip, vip2, mesh, local, local2, remote, remote2 } = IP[4];
+const { client, vip, vip2, up, mesh, local, local2, remote, remote2 } = IP[4];
 const [CLIENT, VIP, VIP2] = [`${client}:40000`, `${vip}:80`, `${vip2}:80`];
 let bench: Bench;
 
@@ -176,10 +176,11 @@ describe('what is lost comes back', () => {
     serveBy(3);
     const port = sourcePort((await send('tcp', { flags: 'S' })).data);
     const reset = { proto: 'tcp', from: `${mesh}:${port}`, to: `${remote}:8080`, flags: 'R' } as const;
-    // The client's own RST, sent on, passes egress...
-    expect(await bench.run('egress', reset, 'mesh0')).toMatchObject({ action: 'pass', reason: 'FOREIGN' });
+    // The client's own RST, sent on, passes...
+    expect(await bench.run('passing', reset, 'mesh0')).toMatchObject({ action: 'pass', reason: 'FOREIGN' });
+    // ... the one with which this node answers for a port that it knows nothing of does not, nor when the client has been faster.
+    expect(await bench.run('egress', reset, 'mesh0')).toMatchObject({ action: 'drop', reason: 'DROP_NO_FLOW' });
     bench.lab.forget();
-    // ... the one with which this node answers for a port that it knows nothing of does not.
     expect(await bench.run('egress', reset, 'mesh0')).toMatchObject({ action: 'drop', reason: 'DROP_NO_FLOW' });
     for (const other of [
       { ...reset, flags: 'A' },
@@ -188,6 +189,16 @@ describe('what is lost comes back', () => {
     ])
       expect(await bench.run('egress', other, 'mesh0')).toMatchObject({ action: 'pass', reason: 'FOREIGN' });
   });
+});
+
+it('a RST of the node itself to a backend goes out', async () => {
+  serveBy(3);
+  const own = { proto: 'tcp', from: `${up}:40000`, to: VIP } as const;
+  await bench.run('egress', { ...own, flags: 'S' });
+  const reset = await bench.run('egress', { ...own, flags: 'R' });
+  expect(reset).toMatchObject({ action: 'redirect', reason: 'REMOTE' });
+  // As it comes by again on the way that it was sent.
+  expect(await bench.run('egress', reset.data, 'mesh0')).toMatchObject({ action: 'pass', reason: 'FOREIGN' });
 });
 
 describe('source ports', () => {

@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 import ipaddr from 'ipaddr.js';
 import type { Logger } from '../../agent/dataplane/attach.ts';
 import { Cutter } from '../../agent/dataplane/cut.ts';
-import { CONFIG_OFFSET } from '../../agent/dataplane/generated/abi.ts';
+import { CONFIG_OFFSET, nodeCodec } from '../../agent/dataplane/generated/abi.ts';
 import { Maps } from '../../agent/dataplane/maps.ts';
 import { recount } from '../../agent/dataplane/recount.ts';
 import native from '../../native/index.js';
@@ -239,7 +239,7 @@ export class SockLab {
 
   /** The flags of the map `node`. */
   node(flags: number): void {
-    const value = new Uint8Array(8 + 18 * 32);
+    const value = new Uint8Array(nodeCodec.size);
     value.set(u32(flags), 0);
     native.mapUpdate(this.#fd('node'), u32(0), value);
   }

@@ -155,10 +155,11 @@ function answer({ conntrack, packet: { tuple, flags, quotedL4 } }: Case): Expect
   return { action: 'rewrite', reason: 'REPLY_LOCAL', to: flow.to };
 }
 
-/** This node's own RST to the answer of a flow that is forgotten would end what the client's next packet brings back. */
+/** This node's own RST to the answer of a flow that is forgotten would end what the client's next packet brings back, or has brought back. */
 function misledReset({ conntrack, packet: { tuple, flags } }: Case): Expected | undefined {
-  const isMisled = (flags & (RST | ACK)) === RST && isSnatPort(tuple.sport) && conntrack.find(reversed(tuple)) === undefined;
-  return isMisled ? drop('DROP_NO_FLOW') : undefined;
+  if ((flags & (RST | ACK)) !== RST || !isSnatPort(tuple.sport)) return undefined;
+  const flow = conntrack.find(reversed(tuple));
+  return flow !== undefined && has(flow, FlowFlag.NODE) ? undefined : drop('DROP_NO_FLOW');
 }
 
 function serve(one: Case): Expected {
