@@ -38,7 +38,7 @@ test-differential: build ## the same histories to kube-proxy and Maglane [HISTOR
 test-oracle: build ## packets made by chance against the oracle [PACKETS=1000000] [SEED=S]
 	@tools/oracle $(or $(PACKETS),1000000) $(SEED)
 
-bench: build ## beside the real kube-proxy, interleaved; writes docs/benchmarks.md [QUICK=1] [BENCH=cell]
+bench: build ## beside the real kube-proxy, interleaved; writes docs/benchmarks.md [QUICK=1: 5 minutes] [BENCH=cell]
 	@tools/setup --bench
 	@KUBEBUILDER_ASSETS=$$(REQUIRE_CLUSTER=1 tools/components) $(NODE) test/bench/bench.ts $(if $(QUICK),--quick) $(BENCH)
 	@$(if $(BENCH),:,$(NODE) test/bench/report.ts)

@@ -11,7 +11,7 @@ import type { Measured } from './agent-maps.ts';
 import { now, PROXIES } from './agent-rig.ts';
 import type { AgentRig, Proxy, Running } from './agent-rig.ts';
 import { residentOf } from './memory.ts';
-import { quantile } from './statistics.ts';
+import { quantile, summarise } from './statistics.ts';
 
 /** One row of one cell. */
 export interface Figure {
@@ -22,6 +22,8 @@ export interface Figure {
   readonly services: number;
   readonly endpoints: number;
   readonly p50: number;
+  /** As of a `Summary`; absent where there are too few samples for one. */
+  readonly spread?: number | undefined;
   /** undefined where there are too few samples for one. */
   readonly p99: number | undefined;
   readonly samples: number;
@@ -42,6 +44,8 @@ export interface AgentCell {
 const NAMES: Readonly<Record<Proxy, string>> = { maglane: 'Maglane', nftables: 'kube-proxy nftables' };
 /** Samples from which on a 99th percentile says something. */
 const MANY = 50;
+/** Samples from which on a spread does. */
+const FEW = 3;
 
 const FOOTPRINT = 'Resident memory and CPU of a process that has nothing to do, 10 s (with QUICK, 2 s) after it has programmed all';
 
@@ -96,7 +100,8 @@ async function resize(rig: AgentRig, services: number, each: number, { say }: Ef
 function figure(rig: { readonly size: AgentRig['size'] }, fields: Pick<Figure, 'cell' | 'who' | 'what' | 'unit'>, values: readonly number[]): Figure {
   const sorted = values.toSorted((a, b) => a - b);
   const p99 = values.length < MANY ? undefined : quantile(sorted, 0.99);
-  return { ...fields, ...rig.size, p50: quantile(sorted, 0.5), p99, samples: values.length };
+  const { median, spread, rounds: samples } = summarise(values);
+  return { ...fields, ...rig.size, p50: median, spread: samples < FEW ? undefined : spread, p99, samples };
 }
 
 /** Runs one after the other, each from the first answer on; leaves nothing. */

@@ -8,8 +8,8 @@ const text = (value: number | undefined): string => (value === undefined ? '' : 
 function section(name: string, title: string, figures: readonly Figure[]): string[] {
   if (figures.length === 0) return [];
   const rows = figures.map(
-    ({ who, what, unit, services, endpoints, p50, p99, samples }) =>
-      `| ${count(services)} / ${count(endpoints)} | ${who} | ${what} | ${text(p50)} | ${text(p99)} | ${unit} | ${samples} |`,
+    ({ who, what, unit, services, endpoints, p50, spread, p99, samples }) =>
+      `| ${count(services)} / ${count(endpoints)} | ${who} | ${what} | ${text(p50)}${spread === undefined ? '' : ` ± ${text(spread)}`} | ${text(p99)} | ${unit} | ${samples} |`,
   );
   return [`### ${name}`, '', `${title}.`, '', '| Services / endpoints | | | median | p99 | | samples |', '|--:|---|---|--:|--:|---|--:|', ...rows, ''];
 }

@@ -32,7 +32,12 @@ export interface Result {
   readonly unit: string;
   readonly services: number;
   /** By variant: what was measured, and its ratio to direct in the same round; above 1 is better. */
-  readonly sides: Readonly<Record<Variant, { readonly value: Summary; readonly ratio: Summary }>>;
+  readonly sides: Readonly<Partial<Record<Variant, Measured>>> & { readonly direct: Measured; readonly maglane: Measured };
+}
+
+export interface Measured {
+  readonly value: Summary;
+  readonly ratio: Summary;
 }
 
 export interface Report {
@@ -40,6 +45,8 @@ export interface Report {
   readonly kernel: string;
   readonly cpus: number;
   readonly seconds: number;
+  /** What a quick run, or one that was asked for some cells alone, is without; absent in older reports. */
+  readonly leftOut?: readonly string[];
   readonly results: readonly Result[];
   readonly memory: readonly Memory[];
   readonly agent: readonly Figure[];
@@ -50,17 +57,27 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { quick: { type: 'boolean', default: false }, sizes: { type: 'string', default: '' }, rounds: { type: 'string', default: '' } },
 });
+const say = (line: string): void => void process.stderr.write(`${clock()}  ${line}\n`);
 const rounds = Number(values.rounds || (values.quick ? 3 : 9));
 const seconds = values.quick ? 1 : 2;
-const sizes = (values.sizes || (values.quick ? '4,1000' : '4,1000,10000')).split(',').map(Number);
+const SIZES = [4, 1_000, 10_000];
+const sizes = values.sizes === '' ? SIZES.filter((size) => !values.quick || size === 1_000) : values.sizes.split(',').map(Number);
+const variants: readonly Variant[] = values.quick ? VARIANTS.filter((variant) => variant !== 'iptables') : VARIANTS;
+/** A quick run is without these, so that it takes five minutes on two CPUs. */
+const FULL_ONLY = new Set(['pod-udp', 'outside-bulk', 'connect-udp', 'footprint', 'coldstart']);
 const names = [...CELLS, ...AGENT_CELLS].map(({ name }) => name).concat('packets');
 const unknown = positionals.filter((name) => !names.includes(name));
 if (unknown.length > 0) throw new Error(`no cell is called ${unknown.join(' or ')}: one of ${names.join(', ')} would be`);
-const isWanted = ({ name }: { readonly name: string }): boolean => positionals.length === 0 || positionals.includes(name);
+const wanted = new Set(names.filter((name) => (positionals.length === 0 ? !values.quick || !FULL_ONLY.has(name) : positionals.includes(name))));
+const isWanted = ({ name }: { readonly name: string }): boolean => wanted.has(name);
 const cells = CELLS.filter(isWanted);
 const agentCells = AGENT_CELLS.filter(isWanted);
 
-const say = (line: string): void => void process.stderr.write(`${line}\n`);
+/** Since the start, as minutes and seconds. */
+function clock(): string {
+  const passed = Math.round(process.uptime());
+  return `${String(Math.floor(passed / 60)).padStart(2)}:${String(passed % 60).padStart(2, '0')}`;
+}
 
 async function measure(rig: Rig, cell: Cell, services: number): Promise<Result> {
   await using stack = new AsyncDisposableStack();
@@ -68,7 +85,7 @@ async function measure(rig: Rig, cell: Cell, services: number): Promise<Result> 
   const taken: Record<Variant, number[]> = { direct: [], maglane: [], iptables: [], nftables: [] };
   for (let round = 0; round < rounds; round++) {
     // Each round begins with another, so that none always comes after the same.
-    const order = VARIANTS.map((_, i) => VARIANTS[(i + round) % VARIANTS.length] as Variant);
+    const order = variants.map((_, i) => variants[(i + round) % variants.length] as Variant);
     for (const variant of order) {
       const side = rig.side(variant);
       await forget(side);
@@ -78,9 +95,11 @@ async function measure(rig: Rig, cell: Cell, services: number): Promise<Result> 
   const ratios = (variant: Variant): number[] =>
     taken[variant].map((value, round) => (cell.moreIsBetter ? value / (taken.direct[round] ?? NaN) : (taken.direct[round] ?? NaN) / value));
   const sides = Object.fromEntries(
-    VARIANTS.map((variant) => [variant, { value: summarise(taken[variant]), ratio: summarise(ratios(variant)) }]),
-  ) as Result['sides'];
-  const line = VARIANTS.map((variant) => `${variant} ${sides[variant].ratio.median.toFixed(3)}±${sides[variant].ratio.spread.toFixed(3)}`).join('  ');
+    variants.map((variant): [Variant, Measured] => [variant, { value: summarise(taken[variant]), ratio: summarise(ratios(variant)) }]),
+  ) as unknown as Result['sides'];
+  const line = Object.entries(sides)
+    .map(([variant, { ratio }]) => `${variant} ${ratio.median.toFixed(3)}±${ratio.spread.toFixed(3)}`)
+    .join('  ');
   say(`${cell.name.padEnd(18)} ${String(services).padStart(6)} services  ${line}`);
   return { cell: cell.name, title: cell.title, note: cell.note, unit: cell.unit, services, sides };
 }
@@ -91,7 +110,8 @@ async function forget({ front, back }: Side): Promise<void> {
 }
 
 async function dataPath(results: Result[], memory: Memory[]): Promise<void> {
-  await using rig = await Rig.start();
+  say(`data path: ${cells.map(({ name }) => name).join(', ')}; ${rounds} rounds of ${seconds} s each for ${variants.join(', ')}`);
+  await using rig = await Rig.start(variants);
   for (const size of sizes) {
     await rig.fill(size, (done) => say(`${done} Services`));
     await rig.settle(size);
@@ -101,6 +121,7 @@ async function dataPath(results: Result[], memory: Memory[]): Promise<void> {
 }
 
 async function agents(figures: Figure[]): Promise<void> {
+  say(`agent: ${agentCells.map(({ name }) => name).join(', ')}`);
   await using rig = await AgentRig.start();
   for (const cell of agentCells) {
     const measured = await cell.measure(rig, { quick: values.quick, say });
@@ -125,8 +146,14 @@ const agent: Figure[] = [];
 const packets = isWanted({ name: 'packets' }) ? await programs() : [];
 if (cells.length > 0) await dataPath(results, memory);
 if (agentCells.length > 0) await agents(agent);
-const report: Report = { date: new Date().toISOString(), kernel: release(), cpus: cpus().length, seconds, results, memory, agent, packets };
+const leftOut = [
+  ...names.filter((name) => !wanted.has(name)),
+  ...VARIANTS.filter((variant) => !variants.includes(variant)).map((variant) => `kube-proxy ${variant}`),
+  ...SIZES.filter((size) => !sizes.includes(size)).map((size) => `${size.toLocaleString('en-US')} Services`),
+];
+const report: Report = { date: new Date().toISOString(), kernel: release(), cpus: cpus().length, seconds, leftOut, results, memory, agent, packets };
 const folder = join(import.meta.dirname, '../../build');
 mkdirSync(folder, { recursive: true });
 writeFileSync(join(folder, 'bench.json'), JSON.stringify(report, undefined, 1));
-say(`written to build/bench.json`);
+if (leftOut.length > 0) say(`left out: ${leftOut.join(', ')}`);
+say('written to build/bench.json');

@@ -2,7 +2,7 @@
  * Makes docs/benchmarks.md and its charts of build/bench.json, whose copy stands beside them: `node test/bench/report.ts`.
  * Nothing in them is written by hand.
  */
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Report, Result } from './bench.ts';
 import { agentSections } from './agent-report.ts';
@@ -18,10 +18,13 @@ const TITLES: Readonly<Record<Variant, string>> = { direct: 'direct', maglane: '
 const number = (value: number): string => (value >= 1_000 ? Math.round(value).toLocaleString('en-US') : value.toPrecision(3));
 const ratio = ({ median, spread }: Summary): string => `${median.toFixed(3)} ± ${spread.toFixed(3)}`;
 
+/** Those that were measured beside direct. */
+const peersOf = ({ sides }: Result): Variant[] => PEERS.filter((peer) => sides[peer] !== undefined);
+
 /** Which one is better, and how many times; a sentence for cells that do not tell Maglane from the better kube-proxy. */
-function verdict({ sides }: Result): string {
-  const { maglane, iptables, nftables } = sides;
-  const best = iptables.ratio.median > nftables.ratio.median ? iptables.ratio : nftables.ratio;
+function verdict({ sides: { maglane, iptables, nftables } }: Result): string {
+  const [best] = [iptables, nftables].flatMap((peer) => (peer === undefined ? [] : [peer.ratio])).toSorted((a, b) => b.median - a.median);
+  if (best === undefined) return '';
   if (!isDistinct(maglane.ratio, best)) return 'no difference beyond the spread';
   return `${maglane.ratio.median > best.median ? 'ahead' : 'behind'}, × ${(maglane.ratio.median / best.median).toFixed(2)}`;
 }
@@ -31,16 +34,18 @@ function cellSection(cell: string, results: readonly Result[]): string {
   if (first === undefined) return '';
   const rows = results.map((result) => {
     const { direct } = result.sides;
-    return `| ${result.services.toLocaleString('en-US')} | ${number(direct.value.median)} | ${PEERS.map((peer) => ratio(result.sides[peer].ratio)).join(' | ')} | ${verdict(result)} |`;
+    const ratios = peersOf(result).map((peer) => ratio(result.sides[peer]!.ratio));
+    return `| ${result.services.toLocaleString('en-US')} | ${number(direct.value.median)} | ${ratios.join(' | ')} | ${verdict(result)} |`;
   });
+  const peers = peersOf(first);
   return [
     `## ${cell}: ${first.title}`,
     '',
     ...(first.note === undefined ? [] : [first.note, '']),
     `![${cell}](benchmarks/${cell}.svg)`,
     '',
-    `| Services | direct (${first.unit}) | ${PEERS.map((peer) => TITLES[peer]).join(' | ')} | Maglane against the better of them |`,
-    '|--:|--:|--:|--:|--:|---|',
+    `| Services | direct (${first.unit}) | ${peers.map((peer) => TITLES[peer]).join(' | ')} | Maglane against ${peers.length > 2 ? 'the better of them' : 'it'} |`,
+    `|--:|--:|${peers.map(() => '--:|').join('')}---|`,
     ...rows,
     '',
   ].join('\n');
@@ -90,20 +95,23 @@ const rounds = report.results[0]?.sides.direct.value.rounds ?? 0;
 const head = [
   '# Benchmarks',
   '',
-  'Made by `make bench`, never by hand. Everything runs on one machine at once: four clusters out of network namespaces, with nothing loaded (direct), with Maglane, and with the real kube-proxy v1.36.3 in',
+  'Made by `make bench`, never by hand. Everything runs on one machine at once: clusters out of network namespaces, with nothing loaded (direct), with Maglane, and with the real kube-proxy v1.36.3 in',
   'iptables and in nftables mode, all following one API server. From outside, direct is the pod’s own address, by way of the same node as the node ports. Runs are interleaved; each ratio is to the direct run of the same round, above 1 is better. Medians ± half the distance between the quartiles.',
   'Absolute figures are this machine’s and mean little; the ratios are the result.',
   '',
   `${report.date.slice(0, 10)}, Linux ${report.kernel}, ${report.cpus} CPUs that clients, servers and forwarding share; ${rounds} rounds of ${report.seconds} s a cell.`,
   '',
+  ...(report.leftOut?.length ? [`A short run, which leaves out: ${report.leftOut.join('; ')}.`, ''] : []),
 ].join('\n');
 
-mkdirSync(join(ROOT, 'docs/benchmarks'), { recursive: true });
+// Charts of cells that were not measured would stay.
+rmSync(join(ROOT, 'docs/benchmarks'), { recursive: true, force: true });
+mkdirSync(join(ROOT, 'docs/benchmarks'));
 for (const cell of cells) {
   const results = report.results.filter((result) => result.cell === cell);
   const groups = results.map((result) => ({
     label: `${result.services.toLocaleString('en-US')} Services`,
-    bars: PEERS.map((peer) => ({ label: TITLES[peer], value: result.sides[peer].ratio.median, spread: result.sides[peer].ratio.spread })),
+    bars: peersOf(result).map((peer) => ({ label: TITLES[peer], value: result.sides[peer]!.ratio.median, spread: result.sides[peer]!.ratio.spread })),
   }));
   writeFileSync(join(ROOT, `docs/benchmarks/${cell}.svg`), chart(results[0]?.title ?? cell, groups));
 }

@@ -1,5 +1,5 @@
 /**
- * Four clusters side by side on one machine, two nodes each: one with nothing loaded (direct), one with Maglane, one with the
+ * Up to four clusters side by side on one machine, two nodes each: one with nothing loaded (direct), one with Maglane, one with the
  * real kube-proxy in iptables mode and one in nftables mode. Each has a pod that asks on its first node and one that serves
  * on its second; the client outside asks through the first. All follow one API server, so that all carry the same Services.
  */
@@ -27,7 +27,7 @@ const PORTS = [
   { name: 'udp', protocol: 'UDP', port: UDP },
 ] as const;
 
-/** One of the four. */
+/** One of them. */
 export interface Side {
   readonly variant: Variant;
   /** Where the client outside comes in; it has no backend. */
@@ -62,16 +62,16 @@ export class Rig implements AsyncDisposable {
     this.#stack = stack;
   }
 
-  /** Builds it all, some 30 s; nothing is left when it throws. */
-  static async start(): Promise<Rig> {
+  /** Builds it all, some 30 s; nothing is left when it throws. @param variants `direct` and `maglane` among them */
+  static async start(variants: readonly Variant[]): Promise<Rig> {
     await using stack = new AsyncDisposableStack();
-    const lab = stack.use(await Lab.create({ nodes: 2 * VARIANTS.length, podAttach: 'ptp' }));
+    const lab = stack.use(await Lab.create({ nodes: 2 * variants.length, podAttach: 'ptp' }));
     const plane = stack.use(await ControlPlane.start({ host: lab.control, parent: lab.folder }));
     const api = stack.use(await Api.start(plane, lab.control));
     await plane.apply(...lab.nodes.map(({ name, addresses }, n) => objects.node(name, addresses.slice(0, 1), podCidrs(n + 1).slice(0, 1))));
     await setUp(lab.client);
     const sides: Side[] = [];
-    for (const [i, variant] of VARIANTS.entries()) sides.push(await side(lab, api, stack, variant, i));
+    for (const [i, variant] of variants.entries()) sides.push(await side(lab, api, stack, variant, i));
     const proxies = new Map<Variant, KubeProxy>();
     for (const { variant, front } of sides) if (isProxy(variant)) proxies.set(variant, await kubeProxy(plane, stack, variant, front));
     const { front, back } = sideOf(sides, 'maglane');
@@ -96,7 +96,7 @@ export class Rig implements AsyncDisposable {
 
   /** Brings the number of Services to `total`: those beyond the measured ones lead to addresses nobody asks. */
   async fill(total: number, progress: (done: number) => void): Promise<void> {
-    const wanted = Math.max(0, total - VARIANTS.length);
+    const wanted = Math.max(0, total - this.sides.length);
     while (this.#fillers < wanted) {
       const first = this.#fillers;
       const batch = Array.from({ length: Math.min(200, wanted - first) }, (_, n) => first + n);
