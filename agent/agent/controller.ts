@@ -7,6 +7,7 @@
  * - When a write fails, the maps are read back and everything is planned anew against them.
  */
 import type { Held, Write } from '../plan/held.ts';
+import type { ServiceKey } from '../model/desired.ts';
 import type { Plan, Retired } from '../plan/planner.ts';
 import type { Usage } from '../plan/planner.ts';
 import { Planner } from '../plan/planner.ts';
@@ -146,16 +147,28 @@ export class Controller implements SourceSink {
   }
 
   #write(): void {
-    const { model, maps, problems } = this.#options;
+    const { model, maps } = this.#options;
+    if (this.#planner !== undefined) return this.#carryOut(this.#planner.plan(this.#heard(model.takeChanged())));
     // A new planner knows nothing: neither what stands nor what an earlier one refused.
-    const isNew = this.#planner === undefined;
-    const delta = isNew ? model.takeAll() : model.takeChanged();
+    const planner = (this.#planner = new Planner(maps.read()));
+    const planned = new Set<ServiceKey>();
+    const refused = new Set<string>();
+    const carryOut = (plan: Plan): void => {
+      for (const object of plan.problems.keys()) refused.add(object);
+      this.#carryOut(plan);
+    };
+    const delta = model.takeAll((part) => {
+      for (const { key } of part.services) planned.add(key);
+      carryOut(planner.plan(this.#heard(part)));
+    });
+    carryOut(planner.planAll(this.#heard(delta), planned));
+    this.#options.problems.retain('plan', refused);
+  }
+
+  #heard(delta: Delta): Delta {
     this.#options.onDelta(delta);
-    for (const [object, list] of delta.problems) problems.set('model', object, list);
-    this.#planner ??= new Planner(maps.read());
-    const plan = isNew ? this.#planner.planAll(delta) : this.#planner.plan(delta);
-    if (isNew) problems.retain('plan', plan.problems);
-    this.#carryOut(plan);
+    for (const [object, list] of delta.problems) this.#options.problems.set('model', object, list);
+    return delta;
   }
 
   #carryOut(plan: Plan): void {

@@ -37,7 +37,7 @@ export class Problems {
   }
 
   /** Clears what a stage found earlier, but for these objects. */
-  retain(stage: Stage, objects: ReadonlyMap<string, unknown>): void {
+  retain(stage: Stage, objects: ReadonlySet<string>): void {
     for (const key of this.#standing.keys()) {
       if (key.startsWith(`${stage} `) && !objects.has(key.slice(stage.length + 1))) this.#standing.delete(key);
     }

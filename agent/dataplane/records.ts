@@ -180,14 +180,14 @@ export function fromService(id: number, service: Service): HeldService {
 }
 
 export function backendFlags({ serving, local, terminating, inCluster, inLocal, host }: HeldBackend): number {
-  return [
-    serving ? BackendFlag.SERVING : 0,
-    local ? BackendFlag.LOCAL : 0,
-    terminating ? BackendFlag.TERMINATING : 0,
-    inCluster ? BackendFlag.IN_CLUSTER : 0,
-    inLocal ? BackendFlag.IN_LOCAL : 0,
-    host === undefined ? 0 : BackendFlag.HOSTED,
-  ].reduce((all, flag) => all | flag, 0);
+  return (
+    (serving ? BackendFlag.SERVING : 0) |
+    (local ? BackendFlag.LOCAL : 0) |
+    (terminating ? BackendFlag.TERMINATING : 0) |
+    (inCluster ? BackendFlag.IN_CLUSTER : 0) |
+    (inLocal ? BackendFlag.IN_LOCAL : 0) |
+    (host === undefined ? 0 : BackendFlag.HOSTED)
+  );
 }
 
 /** A slot that nobody has chosen yet. */

@@ -58,11 +58,10 @@ function executeRun(maps: Maps, run: readonly Write[]): void {
       return;
     }
     case 'backend.put':
-      for (const { backend } of all('backend.put')) {
-        putHost(maps, backend);
-        backendCodec.write(toBackend(backend), maps.from('backends', backend.id * backendCodec.size));
-      }
-      return;
+      return putBackends(
+        maps,
+        all('backend.put').map(({ backend }) => backend),
+      );
     case 'backend.flags':
       for (const { backend } of all('backend.flags')) {
         putHost(maps, backend);
@@ -154,6 +153,21 @@ function addressBytes(addresses: readonly Address[]): Uint8Array {
   const bytes = new Uint8Array(16 * addresses.length);
   addresses.forEach((address, i) => writeAddress(address, bytes, 16 * i));
   return bytes;
+}
+
+/** What is seen through the window of one serves for those behind it. */
+function putBackends(maps: Maps, backends: readonly HeldBackend[]): void {
+  let start = 0;
+  let memory: Uint8Array = new Uint8Array();
+  for (const backend of backends) {
+    putHost(maps, backend);
+    const offset = backend.id * backendCodec.size;
+    if (offset < start || offset + backendCodec.size > start + memory.length) {
+      start = offset;
+      memory = maps.from('backends', offset);
+    }
+    backendCodec.write(toBackend(backend), memory, offset - start);
+  }
 }
 
 function putAddresses(maps: Maps, addresses: readonly DesiredAddress[]): void {

@@ -14,7 +14,7 @@ export type Address = string & { readonly [canonical]: true };
  * @returns the canonical address, or undefined when `text` is none.
  */
 export function parseAddress(text: string): Address | undefined {
-  const plain = text.replaceAll(/(?<=^|\.)0+(?=\d)/g, '');
+  const plain = /(?:^|\.)0\d/.test(text) ? text.replaceAll(/(?<=^|\.)0+(?=\d)/g, '') : text;
   if (isIPv4(plain)) return plain as Address;
   if (!isIPv6(text) || text.includes('%')) return undefined;
   // The URL parser is the platform's own RFC 5952 writer.
@@ -39,7 +39,7 @@ export function writeAddress(address: Address, into: Uint8Array, offset: number)
   if (familyOf(address) === 4) {
     into[offset + 10] = 255;
     into[offset + 11] = 255;
-    address.split('.').forEach((octet, i) => (into[offset + 12 + i] = Number(octet)));
+    writeOctets(address, into, offset + 12);
     return;
   }
   const [head = '', tail] = address.split('::');
@@ -53,6 +53,23 @@ export function writeAddress(address: Address, into: Uint8Array, offset: number)
   const last = tail === undefined ? [] : groups(tail);
   last.forEach((group, i) => put(group, 8 - last.length + i));
 }
+
+/** By hand, as it is done for every endpoint of a cluster. */
+function writeOctets(address: Address, into: Uint8Array, offset: number): void {
+  let at = offset;
+  let octet = 0;
+  for (let i = 0; i < address.length; i++) {
+    const digit = address.charCodeAt(i) - ZERO;
+    if (digit >= 0) octet = 10 * octet + digit;
+    else {
+      into[at++] = octet;
+      octet = 0;
+    }
+  }
+  into[at] = octet;
+}
+
+const ZERO = 48;
 
 /** The address in 16 bytes at `offset`, as `writeAddress` wrote it. */
 export function readAddress(from: Uint8Array, offset: number): Address {

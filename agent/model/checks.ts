@@ -4,6 +4,12 @@ import type { Address, Cidr } from './address.ts';
 import type { Family, Protocol } from './desired.ts';
 import type { Problem, ProblemReason } from './problem.ts';
 
+/** An address of this family that a Checker would find nothing wrong with; what this refuses is for the Checker to explain. */
+export function soundAddress(family: Family, text: string): Address | undefined {
+  const address = parseAddress(text);
+  return address !== undefined && familyOf(address) === family && dangerOf(address) === undefined ? address : undefined;
+}
+
 /** Collects the problems of one object; a check that fails adds one and returns undefined. */
 export class Checker {
   readonly problems: Problem[] = [];
@@ -69,7 +75,7 @@ function dangerOf(address: Address): string | undefined {
     if (address === '0.0.0.0') return 'unspecified';
     if (address.startsWith('127.')) return 'loopback';
     if (address.startsWith('169.254.')) return 'link-local';
-    const first = Number(address.slice(0, address.indexOf('.')));
+    const first = parseInt(address, 10);
     return first >= 224 && first <= 239 ? 'multicast' : undefined;
   }
   if (address === '::') return 'unspecified';

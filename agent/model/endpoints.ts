@@ -5,7 +5,7 @@
  */
 import { formatEndpoint } from './address.ts';
 import type { Address } from './address.ts';
-import { Checker } from './checks.ts';
+import { Checker, soundAddress } from './checks.ts';
 import type { Backend, Family, Protocol } from './desired.ts';
 import { READY, SERVING, TERMINATING } from './objects.ts';
 import type { EndpointSlice } from './objects.ts';
@@ -73,7 +73,9 @@ export function readSlice(slice: EndpointSlice): { read: ReadSlice | undefined; 
     const protocol = check.protocol(`ports[${i}].protocol`, text);
     if (port !== undefined && protocol !== undefined) ports.push({ name, protocol, port });
   });
-  const addresses = slice.addresses.map((text, i) => (text === '' ? undefined : check.addressOf(family, `endpoints[${i}].addresses[0]`, text)));
+  const addresses = slice.addresses.map((text, i) =>
+    text === '' ? undefined : (soundAddress(family, text) ?? check.addressOf(family, `endpoints[${i}].addresses[0]`, text)),
+  );
   return { read: { slice, family, addresses, ports }, problems: check.problems };
 }
 

@@ -71,6 +71,9 @@ interface Outcome {
 
 const ZONE_LABEL = 'topology.kubernetes.io/zone';
 const NOTHING: readonly never[] = [];
+const UNCHANGED: Delta = { services: NOTHING, addresses: new Map(), node: undefined, peers: new Map(), healthChecks: new Map(), problems: new Map() };
+/** Services and endpoints that are handed on together: as many as die in V8's nursery. */
+const PART = 128;
 
 export class Model {
   #facts: NodeFacts;
@@ -88,8 +91,9 @@ export class Model {
   readonly #slices = new Map<string, EndpointSlice>();
   readonly #changed = new Set<string>();
   readonly #problems = new Map<string, readonly Problem[]>();
-  /** Of ServiceCIDRs, since the last delta. */
+  /** Found since the last delta. */
   readonly #newProblems = new Map<string, readonly Problem[]>();
+  readonly #newHealthChecks = new Map<string, HealthCheck | undefined>();
   #services = 0;
   #endpoints = 0;
 
@@ -109,8 +113,9 @@ export class Model {
     }
   }
 
-  /** New facts of the node: everything is worked out anew. */
+  /** New facts of the node: everything is worked out anew. Those that are known already change nothing. */
   setFacts(facts: NodeFacts): void {
+    if (isEqual(facts, this.#facts)) return;
     if (facts.name !== this.#facts.name) this.#node = undefined;
     this.#facts = facts;
     this.#claims = new Claims();
@@ -120,50 +125,56 @@ export class Model {
     }
   }
 
-  /** Works out every Service touched since the last call. The result is the caller's: the model keeps no part of it. */
-  takeChanged(): Delta {
-    const services: DesiredChange[] = [];
-    const healthChecks = new Map<string, HealthCheck | undefined>();
-    const problems = new Map<string, readonly Problem[]>(this.#newProblems);
-    this.#newProblems.clear();
+  /**
+   * Works out every Service touched since the last call. The result is the caller's: the model keeps no part of it.
+   * @param early is handed Services as they are worked out, some at a time: of very many at once, what stands for them need not all
+   *   be there together. By default all come in the end. When it throws, `takeAll` is due.
+   */
+  takeChanged(early?: (part: Delta) => void): Delta {
+    let services: DesiredChange[] = [];
+    let endpoints = 0;
     const { names, peers } = this.#nodes.takeChanged();
     if (names.size > 0) this.#touchHostedOn(names);
     // First all that stood, then all that stands: a slice may have gone from one Service to another.
-    for (const key of this.#changed) this.#entries.get(key)?.troubled.forEach((object) => problems.set(object, NOTHING));
+    for (const key of this.#changed) this.#entries.get(key)?.troubled.forEach((object) => this.#newProblems.set(object, NOTHING));
     for (const key of this.#changed) {
       const entry = this.#entries.get(key);
       if (entry === undefined) continue;
       const outcome = this.#workOut(entry);
       const keys = outcome.desired.map((desired) => desired.key);
       for (const gone of entry.keys) if (!keys.includes(gone)) services.push({ key: gone, desired: undefined });
-      for (const desired of outcome.desired) services.push({ key: desired.key, desired });
-      for (const [object, list] of outcome.problems) problems.set(object, list);
+      for (const desired of outcome.desired) {
+        services.push({ key: desired.key, desired });
+        endpoints += desired.cluster.length + desired.local.length;
+      }
+      for (const [object, list] of outcome.problems) this.#newProblems.set(object, list);
       this.#vips.replace(entry.vips, outcome.vips);
-      if (!isEqual(entry.healthCheck, outcome.healthCheck)) healthChecks.set(key, outcome.healthCheck);
+      if (!isEqual(entry.healthCheck, outcome.healthCheck)) this.#newHealthChecks.set(key, outcome.healthCheck);
       entry.keys = keys.length === 0 ? NOTHING : keys;
       entry.vips = outcome.vips;
       entry.healthCheck = outcome.healthCheck;
       entry.troubled = outcome.problems.size === 0 ? NOTHING : [...outcome.problems.keys()];
       if (entry.service === undefined && entry.slices.length === 0) this.#entries.delete(key);
+      if (early === undefined || services.length + endpoints < PART) continue;
+      early({ ...UNCHANGED, services });
+      services = [];
+      endpoints = 0;
     }
     this.#changed.clear();
     const node = desiredNode(this.#facts, this.#node, this.#cidrs, this.#vips.ownsBeyond);
     const isNewNode = !isEqual(node, this.#desiredNode);
     this.#desiredNode = node;
-    return {
-      services,
-      addresses: this.#vips.takeChanged(),
-      node: isNewNode ? node : undefined,
-      peers,
-      healthChecks,
-      problems: this.#changedProblems(problems),
-    };
+    const healthChecks = new Map(this.#newHealthChecks);
+    this.#newHealthChecks.clear();
+    const problems = this.#changedProblems(this.#newProblems);
+    this.#newProblems.clear();
+    return { services, addresses: this.#vips.takeChanged(), node: isNewNode ? node : undefined, peers, healthChecks, problems };
   }
 
   /** All that is desired now, for one who knows nothing of it; of health checks and problems what is different since the last call. */
-  takeAll(): Delta {
+  takeAll(early?: (part: Delta) => void): Delta {
     for (const key of this.#entries.keys()) this.#changed.add(key);
-    const delta = this.takeChanged();
+    const delta = this.takeChanged(early);
     return { ...delta, addresses: this.#vips.all(), node: this.#desiredNode, peers: this.#nodes.all() };
   }
 

@@ -41,6 +41,15 @@ export interface Usage {
   readonly refused: number;
 }
 
+/** A service for which there is room. */
+interface Placed {
+  /** By "address:port": the Cluster set, then what the Local set has besides, then spare ones. */
+  readonly wanted: ReadonlyMap<string, Backend>;
+  /** "address:port" of each member, in order. */
+  readonly ids: Record<SetName, readonly string[]>;
+  readonly sets: Record<SetName, Placement>;
+}
+
 /** Service ids are keys of a hash: they can rotate through far more numbers than the map has room for. */
 const SERVICE_IDS = 2 ** 31;
 
@@ -65,7 +74,7 @@ export class Planner {
   /** With what an earlier agent retired and did not live to reclaim. */
   #firstDraft: Draft | undefined = new Draft();
 
-  /** Adopts what the maps hold. The first plan must be a `planAll`. */
+  /** Adopts what the maps hold. The first plan must be a `planAll`, or plans of parts and then one. */
   constructor(held: Held) {
     this.#capacity = held.capacity;
     const byId = new Map<number, Entry>();
@@ -113,10 +122,13 @@ export class Planner {
     return this.#plan(new Map(changes.services.map(({ key, desired }) => [key, desired])), changes.addresses, changes.node, draft);
   }
 
-  /** Plans the whole desired state: what is held beyond it is deleted. */
-  planAll(all: Changes): Plan {
+  /**
+   * Plans the whole desired state: what is held beyond it is deleted.
+   * @param planned services of it that `plan` has been given already.
+   */
+  planAll(all: Changes, planned: ReadonlySet<ServiceKey> = new Set()): Plan {
     const services = new Map(all.services.map(({ key, desired }) => [key, desired]));
-    for (const key of [...this.#services.keys(), ...this.#refused.keys()]) if (!services.has(key)) services.set(key, undefined);
+    for (const key of [...this.#services.keys(), ...this.#refused.keys()]) if (!services.has(key) && !planned.has(key)) services.set(key, undefined);
     const addresses = new Map([...all.addresses, ...this.#addresses.beyond(all.addresses)]);
     const draft = this.#begin();
     for (const [key, { frontend, owner }] of this.#frontends) if (owner === undefined) this.#dropFrontend(key, frontend, draft);
@@ -227,10 +239,13 @@ export class Planner {
   /** @returns what it found no room in; then nothing was done. */
   #apply(desired: DesiredService, draft: Draft): Shortage | undefined {
     const entry = this.#services.get(desired.key);
-    const wanted = new Map([...desired.cluster, ...desired.local].map((backend) => [endpointOf(backend), backend]));
+    const ids = { cluster: desired.cluster.map(endpointOf), local: desired.local.map(endpointOf) };
+    const wanted = new Map<string, Backend>();
+    for (const set of SETS) desired[set].forEach((backend, i) => wanted.set(ids[set][i] ?? '', backend));
     // They serve, but nothing new comes to them: a slot matters only to flows that have one.
     for (const backend of desired.spare) if (entry?.backends.get(endpointOf(backend))?.serving === true) wanted.set(endpointOf(backend), backend);
-    const newBackends = [...wanted.keys()].filter((endpoint) => entry?.backends.has(endpoint) !== true).length;
+    let newBackends = 0;
+    for (const endpoint of wanted.keys()) if (entry?.backends.has(endpoint) !== true) newBackends++;
     const newFrontends = desired.frontends.filter(({ address, port }) => !this.#frontends.has(frontendKey(address, port, desired.protocol))).length;
     if (entry === undefined && this.#services.size + draft.serviceDeletes.length >= this.#capacity.services) return 'services';
     const ranges = desired.sourceRanges ?? [];
@@ -238,19 +253,23 @@ export class Planner {
     if (newFrontends > this.#frontendRoom) return 'frontends';
     if (newRanges > this.#capacity.sourceRanges - this.#ranges.size - draft.rangeDeletes.length) return 'ranges';
     if (newBackends > this.#slots.free) return 'backends';
-    const sets = this.#sets.place(desired, entry);
+    const sets = this.#sets.place(desired, ids, entry);
     if (sets === undefined) return 'ring';
-    this.#write(desired, wanted, sets, entry, draft);
+    this.#write(desired, { wanted, ids, sets }, entry, draft);
     return undefined;
   }
 
-  #write(desired: DesiredService, wanted: ReadonlyMap<string, Backend>, sets: Record<SetName, Placement>, known: Entry | undefined, draft: Draft): void {
+  #write(desired: DesiredService, { wanted, ids, sets }: Placed, known: Entry | undefined, draft: Draft): void {
     const entry = known ?? this.#addService(desired);
-    const members = { cluster: new Set(desired.cluster.map(endpointOf)), local: new Set(desired.local.map(endpointOf)) };
-    for (const [endpoint, { address, port, local, terminating, host }] of wanted) {
-      const [inCluster, inLocal] = [members.cluster.has(endpoint), members.local.has(endpoint)];
-      this.#slots.write(entry, endpoint, { service: entry.service.id, address, port, serving: true, local, terminating, inCluster, inLocal, host }, draft);
-    }
+    const id = entry.service.id;
+    const locals = new Set(ids.local);
+    // The Cluster set's come first.
+    let left = ids.cluster.length;
+    wanted.forEach(({ address, port, local, terminating, host }, endpoint) => {
+      const inCluster = left-- > 0;
+      const inLocal = locals.has(endpoint);
+      this.#slots.write(entry, endpoint, { service: id, address, port, serving: true, local, terminating, inCluster, inLocal, host }, draft);
+    });
     for (const set of SETS) this.#sets.write(entry, set, sets[set], draft);
 
     const service: HeldService = { ...recordOf(desired), id: entry.service.id, cluster: sets.cluster.region, local: sets.local.region };
@@ -264,6 +283,7 @@ export class Planner {
       const sourceRanges = kind === 'LoadBalancer' && desired.sourceRanges !== undefined;
       this.#writeFrontend(entry, { address, port, protocol: desired.protocol, kind, hostOnly, sourceRanges, service: service.id }, draft);
     }
+    if (entry.backends.size === wanted.size) return;
     for (const [endpoint, backend] of entry.backends) if (!wanted.has(endpoint)) this.#slots.retire(entry, endpoint, backend, draft);
   }
 

@@ -7,7 +7,7 @@ import type { Draft, Retired } from './draft.ts';
 import type { Entry } from './entry.ts';
 import type { Held, SetRegion } from './held.ts';
 import { buildTable } from './maglev.ts';
-import { endpointOf, regionOf, SETS, tableOf } from './records.ts';
+import { regionOf, SETS, tableOf } from './records.ts';
 import type { SetName } from './records.ts';
 import { RingAllocator } from './ring.ts';
 
@@ -44,11 +44,14 @@ export class Sets {
     return this.#slots - this.#ring.free;
   }
 
-  /** Finds room for both sets, without a table if need be. Undefined: there is none, and nothing was taken. */
-  place(desired: DesiredService, entry: Entry | undefined): Record<SetName, Placement> | undefined {
-    const cluster = this.#placeOne(desired, 'cluster', entry);
+  /**
+   * Finds room for both sets, without a table if need be. Undefined: there is none, and nothing was taken.
+   * @param ids "address:port" of each set's members.
+   */
+  place(desired: DesiredService, ids: Record<SetName, readonly string[]>, entry: Entry | undefined): Record<SetName, Placement> | undefined {
+    const cluster = this.#placeOne(desired, 'cluster', ids.cluster, entry);
     if (cluster === undefined) return undefined;
-    const local = this.#placeOne(desired, 'local', entry);
+    const local = this.#placeOne(desired, 'local', ids.local, entry);
     if (local !== undefined) return { cluster, local };
     if (cluster.ids !== undefined && cluster.region.count > 0) this.#ring.giveBack(regionOf(cluster.region));
     return undefined;
@@ -76,8 +79,7 @@ export class Sets {
     return placements;
   }
 
-  #placeOne(desired: DesiredService, set: SetName, entry: Entry | undefined): Placement | undefined {
-    const ids = desired[set].map(endpointOf);
+  #placeOne(desired: DesiredService, set: SetName, ids: readonly string[], entry: Entry | undefined): Placement | undefined {
     const count = ids.length;
     const table = tableOf(desired, count);
     const held = entry?.service[set];
@@ -99,7 +101,8 @@ export class Sets {
   /** Plans a set where `place` has found room; its members have their slots. The service record is the caller's. */
   write(entry: Entry, set: SetName, { region, ids }: Placement, draft: Draft): void {
     if (ids === undefined) return;
-    const members = ids.length === 0 ? NOBODY : Uint32Array.from(ids, (endpoint) => entry.backends.get(endpoint)?.id ?? 0);
+    const members = ids.length === 0 ? NOBODY : new Uint32Array(ids.length);
+    ids.forEach((endpoint, i) => (members[i] = entry.backends.get(endpoint)?.id ?? 0));
     this.retire(entry.service[set], draft);
     entry.members[set] = members;
     if (members.length === 0) return;

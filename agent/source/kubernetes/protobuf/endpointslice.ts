@@ -24,8 +24,12 @@ interface Columns {
   readonly addresses: string[];
   readonly states: number[];
   readonly nodeNames: string[];
-  readonly zoneHints: (readonly string[])[];
-  readonly nodeHints: (readonly string[])[];
+  readonly hints: (Hints | undefined)[];
+}
+
+interface Hints {
+  zones: readonly string[];
+  nodes: readonly string[];
 }
 
 /**
@@ -36,12 +40,12 @@ export function readEndpointSlice(meta: Meta, raw: Buffer): EndpointSlice {
   const reader = readerOf(raw);
   let addressType = '';
   const ports: SlicePort[] = [];
-  const columns: Columns = { addresses: [], states: [], nodeNames: [], zoneHints: [], nodeHints: [] };
+  const columns: Columns = { addresses: [], states: [], nodeNames: [], hints: [] };
   while (reader.pos < reader.len) {
     const tag = reader.tag();
     switch (tag) {
       case (2 << 3) | BYTES:
-        nested(reader, (endpoint) => readEndpoint(endpoint, columns));
+        nested(reader, readEndpoint, columns);
         break;
       case (3 << 3) | BYTES:
         ports.push(nested(reader, readPort));
@@ -60,18 +64,19 @@ export function readEndpointSlice(meta: Meta, raw: Buffer): EndpointSlice {
     addressType,
     ports,
     addresses: columns.addresses,
-    states: Uint8Array.from(columns.states),
+    states: new Uint8Array(columns.states),
     nodeNames: columns.nodeNames,
-    zoneHints: whereAny(columns.zoneHints),
-    nodeHints: whereAny(columns.nodeHints),
+    zoneHints: whereAny(columns.hints, 'zones'),
+    nodeHints: whereAny(columns.hints, 'nodes'),
     triggered: Date.parse(meta.annotations[TRIGGER_TIME] ?? '') || 0,
   };
 }
 
 const NO_HINTS: readonly string[] = [];
 
-function whereAny(hints: readonly (readonly string[])[]): readonly (readonly string[])[] | undefined {
-  return hints.some((names) => names !== NO_HINTS) ? hints : undefined;
+function whereAny(hints: readonly (Hints | undefined)[], kind: 'zones' | 'nodes'): readonly (readonly string[])[] | undefined {
+  const any = hints.some((hint) => hint !== undefined && hint[kind] !== NO_HINTS);
+  return any ? hints.map((hint) => hint?.[kind] ?? NO_HINTS) : undefined;
 }
 
 /** Endpoint { addresses 1, conditions 2, nodeName 6, hints 8: { forZones 1, forNodes 2 } }: one more row of `columns`. */
@@ -79,7 +84,7 @@ function readEndpoint(reader: Reader, columns: Columns): void {
   let address: string | undefined;
   let state = READY | SERVING;
   let nodeName = '';
-  const hints = { zones: NO_HINTS, nodes: NO_HINTS };
+  let hints: Hints | undefined;
   while (reader.pos < reader.len) {
     const tag = reader.tag();
     switch (tag) {
@@ -94,7 +99,8 @@ function readEndpoint(reader: Reader, columns: Columns): void {
         nodeName = intern(reader.string());
         break;
       case (8 << 3) | BYTES:
-        nested(reader, (inner) => readHints(inner, hints));
+        hints ??= { zones: NO_HINTS, nodes: NO_HINTS };
+        nested(reader, readHints, hints);
         break;
       default:
         skip(reader, tag);
@@ -103,25 +109,27 @@ function readEndpoint(reader: Reader, columns: Columns): void {
   columns.addresses.push(address ?? '');
   columns.states.push(state);
   columns.nodeNames.push(nodeName);
-  columns.zoneHints.push(hints.zones);
-  columns.nodeHints.push(hints.nodes);
+  columns.hints.push(hints);
 }
 
 /** EndpointConditions { ready 1, serving 2, terminating 3 }; what is not there: ready and serving, not terminating. */
 function readConditions(reader: Reader): number {
   let state = READY | SERVING;
-  const set = (bit: number, on: boolean): number => (on ? state | bit : state & ~bit);
   while (reader.pos < reader.len) {
     const tag = reader.tag();
-    if (tag === ((1 << 3) | VARINT)) state = set(READY, reader.bool());
-    else if (tag === ((2 << 3) | VARINT)) state = set(SERVING, reader.bool());
-    else if (tag === ((3 << 3) | VARINT)) state = set(TERMINATING, reader.bool());
+    if (tag === ((1 << 3) | VARINT)) state = withBit(state, READY, reader.bool());
+    else if (tag === ((2 << 3) | VARINT)) state = withBit(state, SERVING, reader.bool());
+    else if (tag === ((3 << 3) | VARINT)) state = withBit(state, TERMINATING, reader.bool());
     else skip(reader, tag);
   }
   return state;
 }
 
-function readHints(reader: Reader, hints: { zones: readonly string[]; nodes: readonly string[] }): void {
+function withBit(state: number, bit: number, on: boolean): number {
+  return on ? state | bit : state & ~bit;
+}
+
+function readHints(reader: Reader, hints: Hints): void {
   while (reader.pos < reader.len) {
     const tag = reader.tag();
     if (tag === ((1 << 3) | BYTES)) hints.zones = [...hints.zones, intern(nested(reader, readFirstString))];

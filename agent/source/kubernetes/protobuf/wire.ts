@@ -20,15 +20,18 @@ export function readerOf(bytes: Buffer): Reader {
 
 /**
  * Reads a nested message: `read` sees a reader that ends where the message does.
+ * @param into handed on, which spares a function for each message.
  * @throws RangeError when the message claims to be longer than what holds it.
  */
-export function nested<T>(reader: Reader, read: (reader: Reader) => T): T {
+export function nested<T>(reader: Reader, read: (reader: Reader) => T): T;
+export function nested<T, I>(reader: Reader, read: (reader: Reader, into: I) => T, into: I): T;
+export function nested<T, I>(reader: Reader, read: (reader: Reader, into: I | undefined) => T, into?: I): T {
   const size = reader.size();
   const end = reader.pos + size;
   const outer = reader.len;
   if (end > outer) throw new RangeError(`a message of ${size} bytes where ${outer - reader.pos} are left`);
   reader.len = end;
-  const value = read(reader);
+  const value = read(reader, into);
   reader.len = outer;
   return value;
 }
