@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Address } from '../../agent/model/address.ts';
+import type { Delta } from '../../agent/model/model.ts';
 import { Model } from '../../agent/model/model.ts';
 import { READY, SERVING, TERMINATING } from '../../agent/model/objects.ts';
 import type { Change, EndpointSlice, Service } from '../../agent/model/objects.ts';
@@ -97,6 +98,37 @@ describe('changes', () => {
     const all = model.takeAll();
     expect(addressesOf(all.services[0]?.desired?.cluster ?? [])).toEqual(['10.0.0.1']);
     expect(all.node?.pods4).toEqual({ base: '10.244.1.0', prefix: 24 });
+  });
+
+  test('very much at once: Services come early, in parts, and all else with the last', () => {
+    const rows = Array.from({ length: 50 }, (_, i) => ({ address: `10.0.0.${i + 1}` }));
+    const services = Array.from({ length: 8 }, (_, n) => service({ name: `s${n}`, clusterIPs: [`10.96.1.${n}`] }));
+    const model = new Model(FACTS);
+    model.apply(services.flatMap((one) => [put(one), put(slice(rows, { name: one.name, service: one.name }))]));
+    model.apply([put(service({ name: 'wrong', clusterIPs: ['nonsense'] }))]);
+    const parts: Delta[] = [];
+    const last = model.takeAll((part) => void parts.push(part));
+    expect(parts.length).toBeGreaterThan(1);
+    expect([...parts, last].flatMap(keysOf).toSorted()).toEqual(services.map(({ name }) => `default/${name}:http/TCP/4`));
+    for (const part of parts) expect(part).toMatchObject({ addresses: new Map(), node: undefined, problems: new Map() });
+    expect(last.addresses.size).toBe(services.length);
+    expect([...last.problems.keys()]).toEqual(['Service default/wrong']);
+  });
+
+  test('what throws half way loses nothing', () => {
+    const model = new Model(FACTS);
+    model.apply([
+      put(service({ name: 'wrong', clusterIPs: ['nonsense'] })),
+      put(service()),
+      put(slice(Array.from({ length: 200 }, (_, i) => ({ address: `10.0.0.${i + 1}` })))),
+    ]);
+    const fail = (): never => {
+      throw new Error('no');
+    };
+    expect(() => model.takeAll(fail)).toThrow('no');
+    const again = model.takeAll();
+    expect(keysOf(again)).toEqual(['default/web:http/TCP/4']);
+    expect([...again.problems.keys()]).toEqual(['Service default/wrong']);
   });
 
   test('new facts: everything anew', () => {

@@ -202,10 +202,18 @@ class Run {
       this.waiting = [];
       this.problems.clear();
       this.planner = new Planner(this.maps.snapshot());
-      this.execute(this.planner.planAll(this.world.all()));
+      this.#restart();
     }
     for (const held of this.maps.backends.values())
       if (this.maps.services.has(held.service)) expect([held.inCluster, held.inLocal]).toEqual(this.#membershipOf(held));
+  }
+
+  /** In parts, as there may be thousands. */
+  #restart(): void {
+    const { services, ...rest } = this.world.all();
+    const planned = services.slice(1);
+    for (const one of planned) this.execute(this.planner.plan(changes([], { services: [one] })));
+    this.execute(this.planner.planAll({ ...rest, services: services.slice(0, 1) }, new Set(planned.map(({ key }) => key))));
   }
 
   #membershipOf({ id, service: of }: HeldBackend): boolean[] {

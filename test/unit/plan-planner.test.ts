@@ -161,6 +161,27 @@ describe('a plan', () => {
   });
 });
 
+describe('the whole desired state in parts', () => {
+  const old = service('old', { frontends: [frontend('10.96.0.2')], cluster: [backend('10.1.0.3')] });
+
+  test('deletes what no part has named, and only with the last', () => {
+    const { maps, run, want } = start();
+    run(want(web, old));
+    const restarted = new Planner(maps.snapshot());
+    expect(run(restarted.plan(changes([web])))).toEqual([]);
+    expect(run(restarted.planAll(changes([]), new Set([web.key])))).toEqual(['frontend.delete', 'service.delete', 'backend.flags']);
+  });
+
+  test('gives a frontend to its new owner at once', () => {
+    const { maps, run, want } = start();
+    run(want(web, old));
+    const restarted = new Planner(maps.snapshot());
+    const heir = service('heir', { frontends: old.frontends, cluster: [backend('10.1.0.4')] });
+    expect(run(restarted.plan(changes([heir])))).toEqual(['backend.put', 'ring.write', 'service.put', 'frontend.put']);
+    expect(run(restarted.planAll(changes([web]), new Set([heir.key])))).toEqual(['service.delete', 'backend.flags']);
+  });
+});
+
 describe('a map that is full', () => {
   const other = service('other', { frontends: [frontend('10.96.0.2')], cluster: [backend('10.1.0.3')] });
   const third = service('third', { frontends: [frontend('10.96.0.3')], cluster: [backend('10.1.0.4')] });
