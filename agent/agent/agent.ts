@@ -2,6 +2,7 @@
 import native from '../../native/index.js';
 import type { Interface } from '../../native/index.js';
 import type { AgentOptions } from '../config/options.ts';
+import { dsrPortOf } from '../config/options.ts';
 import type { Resolved } from '../config/resolve.ts';
 import { version } from '../cli/version.ts';
 import type { Cutter } from '../dataplane/cut.ts';
@@ -60,7 +61,7 @@ export async function runAgent(resolved: Resolved, again: () => Promise<Resolved
   log.info('starting', { version: version().version, node: options.nodeName, source: source.name, bpffs: options.bpffs });
   // The kernel verifies the programs, which takes it most of a second, while the lists come.
   const opening = Dataplane.open(
-    { ...sizes(options), bpffs: options.bpffs, cgroup: cgroup ?? '', xdpMode: options.xdpMode, snatPorts: options.snatPorts, dsrPort: 0 },
+    { ...sizes(options), bpffs: options.bpffs, cgroup: cgroup ?? '', xdpMode: options.xdpMode, snatPorts: options.snatPorts, dsrPort: dsrPortOf(options) },
     log,
   );
   const gate = new Gate();
@@ -257,7 +258,7 @@ class Agent {
 function sizes(options: AgentOptions) {
   const { maxServices, maxFrontends, maxBackends, ringSlots, maxSourceRanges, maxFlows, maxAffinity, maxDevices } = options;
   const capacity = { services: maxServices, frontends: maxFrontends, backends: maxBackends, ringSlots, sourceRanges: maxSourceRanges };
-  return { capacity, maxFlows, maxAffinity, maxDevices, hosts: false };
+  return { capacity, maxFlows, maxAffinity, maxDevices, hosts: dsrPortOf(options) !== 0 };
 }
 
 /** Each source is imported when it is the one: neither pays for the other. */
@@ -268,5 +269,5 @@ async function createSource(options: AgentOptions, log: Log, metrics: Metrics): 
   }
   const { KubernetesSource } = await import('../source/kubernetes/kubernetes.ts');
   const { kubeconfig, master, nodeName } = options;
-  return new KubernetesSource({ kubeconfig, master, nodeName, log, observer: watchMetrics(metrics) });
+  return new KubernetesSource({ kubeconfig, master, nodeName, allNodes: dsrPortOf(options) !== 0, log, observer: watchMetrics(metrics) });
 }

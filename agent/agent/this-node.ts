@@ -4,6 +4,7 @@
  */
 import type { Interface } from '../../native/index.js';
 import type { AgentOptions } from '../config/options.ts';
+import { dsrPortOf } from '../config/options.ts';
 import type { DetectByDevice } from '../dataplane/devices.ts';
 import type { DetectLocal, NodeFacts } from '../model/facts.ts';
 import type { Node } from '../model/objects.ts';
@@ -113,7 +114,7 @@ export class ThisNode {
       localhostNodePorts: localhostNodeports,
       defaultAlgorithm: algorithm,
       defaultForwarding: forwarding,
-      dsr: false,
+      dsr: dsrPortOf(this.#options) !== 0,
       nodeAddresses: addresses,
       detectLocal: detectLocal(this.#options),
       masqueradeAll,

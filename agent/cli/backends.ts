@@ -17,6 +17,8 @@ interface BackendRow {
   readonly id: number;
   readonly state: 'serving' | 'terminating' | 'leaving';
   readonly local: boolean;
+  /** The address of its node, to which packets from outside go as they are (DSR). */
+  readonly host: Address | undefined;
   /** Flows and sockets that ever chose it. */
   readonly connections: number;
   /** Connected sockets of this node that have it now. */
@@ -61,6 +63,7 @@ function readRows(view: View): BackendRow[] {
         id: backend.id,
         state: !backend.serving ? 'leaving' : backend.terminating ? 'terminating' : 'serving',
         local: backend.local,
+        host: backend.host,
         connections,
         open: view.openSockets(backend.id),
         share: connections / Math.max(1, totals.get(backend.service) ?? 0),
@@ -89,7 +92,7 @@ function table(rows: readonly BackendRow[]): string {
       row.name === '' ? '(deleted)' : `${row.namespace}/${row.name}${row.port === '' ? '' : `:${row.port}`}`,
       row.protocol,
       formatEndpoint(row.address, row.backendPort),
-      row.local ? 'here' : 'elsewhere',
+      row.local ? 'here' : row.host === undefined ? 'elsewhere' : `at ${row.host} (dsr)`,
       row.state,
       String(row.connections),
       String(row.open),

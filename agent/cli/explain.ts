@@ -26,6 +26,8 @@ interface Row {
     readonly local: boolean;
     readonly terminating: boolean;
     readonly masquerade: boolean;
+    /** The node that answers the caller itself (DSR). */
+    readonly host: string | undefined;
   }[];
 }
 
@@ -89,7 +91,7 @@ function toRow({ place, way, source }: Caller, { verdict, why, frontend, service
     frontend: frontend?.kind,
     service: service === undefined ? undefined : `${service.namespace}/${service.name}${service.portName === '' ? '' : `:${service.portName}`}`,
     set,
-    backends: targets.map(({ backend: { address, port, local, terminating }, masquerade }) => ({ address, port, local, terminating, masquerade })),
+    backends: targets.map(({ backend: { address, port, local, terminating }, masquerade, host }) => ({ address, port, local, terminating, masquerade, host })),
   };
 }
 
@@ -116,7 +118,7 @@ function part({ from, way, verdict, why, backends }: Row): string {
   if (backends.length === 0) return `${lines.join('\n')}\n`;
   const cells = backends.map((backend) => [
     formatEndpoint(backend.address as never, backend.port),
-    backend.local ? 'here' : 'elsewhere',
+    backend.local ? 'here' : backend.host === undefined ? 'elsewhere' : `at ${backend.host} (dsr)`,
     backend.terminating ? 'terminating' : 'ready',
     backend.masquerade ? 'this node' : 'the client',
   ]);

@@ -54,11 +54,11 @@ function table(rows: readonly FlowRow[]): string {
   ];
   return formatTable(
     columns,
-    rows.map(({ client, frontend, backend, source, ...row }) => [
+    rows.map(({ client, frontend, backend, source, host, ...row }) => [
       row.protocol,
       formatEndpoint(client.address, client.port),
       formatEndpoint(frontend.address, frontend.port),
-      formatEndpoint(backend.address, backend.port),
+      `${formatEndpoint(backend.address, backend.port)}${host === undefined ? '' : ` at ${host} (dsr)`}`,
       source.address === client.address && source.port === client.port ? 'client' : formatEndpoint(source.address, source.port),
       row.name === '' ? '(deleted)' : `${row.namespace}/${row.name}${row.port === '' ? '' : `:${row.port}`}`,
       row.half ? `${row.state}, half` : row.state,

@@ -14,6 +14,8 @@ interface Status {
   readonly services: number;
   readonly frontends: number;
   readonly backends: number;
+  /** Addresses of other nodes, whose packets are taken as they are (DSR). */
+  readonly peers: number;
   /** Signs of a kube-proxy, running or left over, in this network namespace. */
   readonly kubeProxy: readonly string[];
   readonly devices: readonly Device[];
@@ -25,13 +27,14 @@ interface Status {
 export async function status(bpffs: string, format: OutputFormat): Promise<void> {
   const view = openView(bpffs);
   try {
-    const { services, frontends, backends } = view.read();
+    const { services, frontends, backends, peers } = view.read();
     const data = {
       bpffs,
       agent: view.agent(),
       services: services.length,
       frontends: frontends.length,
       backends: backends.length,
+      peers: peers.length,
       kubeProxy: findKubeProxy().map(({ what }) => what),
       devices: view.devices(),
       maps: view.maps(),
@@ -57,7 +60,7 @@ function page(data: Status): string {
   return [agentLines(data), deviceTable(data.devices), mapTable(data), counterTable(data)].join('\n');
 }
 
-function agentLines({ agent, bpffs, services, frontends, backends, kubeProxy }: Status): string {
+function agentLines({ agent, bpffs, services, frontends, backends, peers, kubeProxy }: Status): string {
   const state = agent.running
     ? `running, pid ${agent.pid}, since ${time(agent.started)}`
     : `not running (last: pid ${agent.pid}); the kernel goes on with what it has`;
@@ -68,6 +71,7 @@ function agentLines({ agent, bpffs, services, frontends, backends, kubeProxy }: 
     `written   ${agent.synced === 0 ? 'never' : time(agent.synced)}`,
     `pins      ${bpffs}`,
     `serving   ${services} service ports, ${frontends} frontends, ${backends} backends`,
+    ...(peers === 0 ? [] : [`dsr       from and to ${peers} addresses of other nodes`]),
     ...kubeProxy.map((what) => `beside    kube-proxy: ${what} (maglane cleanup --kube-proxy removes what it left)`),
     '',
   ].join('\n');

@@ -5,7 +5,7 @@
 import { hostname } from 'node:os';
 import { UsageError } from './usage-error.ts';
 import type { Cidr } from '../model/address.ts';
-import { ALGORITHMS } from '../model/desired.ts';
+import { ALGORITHMS, FORWARDINGS } from '../model/desired.ts';
 import type { Reader } from './values.ts';
 import { address, bindAddress, bool, cidr, Expected, integer, list, oneOf, portRange, text, url } from './values.ts';
 
@@ -118,7 +118,19 @@ const TABLE = {
     default: 'auto',
     help: 'XDP on the devices, or tc alone',
   }),
-  forwarding: option({ value: 'snat|dsr', read: forwarding, default: 'snat', help: 'how a packet for another node is sent on' }),
+  forwarding: option({
+    value: FORWARDINGS.join('|'),
+    read: oneOf(...FORWARDINGS),
+    default: 'snat',
+    help: "how packets from outside reach other nodes' backends, where the annotation maglane.io/forwarding does not say: masqueraded, or as they are",
+  }),
+  dsrPort: option({
+    value: 'PORT|off',
+    read: dsrPort,
+    default: '',
+    defaultHelp: '6091 with --forwarding dsr, else off',
+    help: 'UDP port at which nodes take what they send each other as it is; the same on all of them',
+  }),
   snatPorts: option({ value: 'MIN-MAX', read: portRange, default: '61000-65535', help: 'source ports reserved for what is sent on' }),
   cgroup: option({ value: 'PATH', read: anyText, default: '', defaultHelp: 'the cgroup2 mount', help: 'cgroup whose sockets are served' }),
   bpffs: option({ value: 'PATH', read: text('a folder on a bpffs'), default: '/sys/fs/bpf/maglane', help: 'folder for the pinned maps and links' }),
@@ -204,6 +216,7 @@ export function readOptions(given: ReadonlyMap<OptionKey, Given>): AgentOptions 
     throw new UsageError('--pod-bridge-interface', '', 'the name of a bridge, as --detect-local-mode is BridgeInterface');
   if (read.detectLocalMode === 'InterfaceNamePrefix' && read.podInterfaceNamePrefix === '')
     throw new UsageError('--pod-interface-name-prefix', '', 'what device names begin with, as --detect-local-mode is InterfaceNamePrefix');
+  if (read.forwarding === 'dsr' && read.dsrPort === 0) throw new UsageError('--dsr-port', 'off', 'a port, as --forwarding is dsr');
   if (read.nodeName !== read.nodeName.toLowerCase()) throw new UsageError('--node-name', read.nodeName, 'lower case, as Node names are');
   return read;
 }
@@ -214,7 +227,17 @@ function nodePortAddresses(value: string): 'primary' | readonly Cidr[] | Expecte
   return read instanceof Expected || read.length === 0 ? new Expected('primary, or a comma-separated list of CIDRs') : read;
 }
 
-function forwarding(value: string): 'snat' | Expected {
-  if (value === 'dsr') return new Expected('snat: dsr is not there yet');
-  return value === 'snat' ? 'snat' : new Expected('snat');
+/** Undefined: as --forwarding asks for. 0: off. */
+function dsrPort(value: string): number | undefined | Expected {
+  if (value === '') return undefined;
+  if (value === 'off') return 0;
+  const read = integer(1, 65_535)(value);
+  return read instanceof Expected ? new Expected('a port, 1 to 65535, or off') : read;
+}
+
+const DSR_PORT = 6091;
+
+/** The UDP port at which nodes take what they send each other as it is; 0: they send nothing so. */
+export function dsrPortOf({ forwarding, dsrPort: given }: AgentOptions): number {
+  return given ?? (forwarding === 'dsr' ? DSR_PORT : 0);
 }

@@ -29,6 +29,8 @@ export interface FlowReading {
   readonly idleSeconds: number;
   /** Only one half is left: the next packet brings the other back. */
   readonly half: boolean;
+  /** The backend's node, which gets the packets as they are (DSR): its answers do not pass here. */
+  readonly host: Address | undefined;
 }
 
 /** Reads the whole map: some 10 ms for 10,000 flows. @param now seconds of CLOCK_MONOTONIC. */
@@ -55,17 +57,19 @@ export function readFlows(maps: Maps, now: number = Number(process.hrtime.bigint
 
 function reading(key: Tuple, to: Tuple, flow: Flow, other: Flow | undefined, now: number): FlowReading {
   const flags = flow.flags | (other?.flags ?? 0);
+  const isDsr = (flags & FlowFlag.DSR) !== 0;
   return {
     proto: key.proto,
     client: { address: key.saddr, port: key.sport },
     frontend: { address: key.daddr, port: key.dport },
     backend: { address: to.daddr, port: to.dport },
-    source: { address: to.saddr, port: to.sport },
+    source: { address: isDsr ? key.saddr : to.saddr, port: to.sport },
     service: flow.service,
     backendId: flow.backend,
     state: (flags & (FlowFlag.FIN | FlowFlag.RST)) !== 0 ? 'closing' : (flags & FlowFlag.ASSURED) !== 0 ? 'established' : 'new',
     idleSeconds: Math.max(0, now - Math.max(flow.seen, other?.seen ?? 0)),
-    half: other === undefined,
+    half: other === undefined && !isDsr,
+    host: isDsr ? to.saddr : undefined,
   };
 }
 

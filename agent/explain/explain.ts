@@ -38,6 +38,8 @@ export interface Target {
   readonly backend: HeldBackend;
   /** The backend sees an address of this node instead of the caller's. */
   readonly masquerade: boolean;
+  /** The backend's node, which gets the packets as they are and answers the caller itself; a datagram too long for that is masqueraded. */
+  readonly host: Address | undefined;
 }
 
 export interface Explanation {
@@ -122,7 +124,8 @@ export class Explainer {
       const backend = this.#backends.get(id);
       if (backend === undefined || backend.service !== service.id || familyOf(backend.address) !== service.family)
         return end('broken', [...steps, `the set holds backend ${id}, which is not one of this service`], known);
-      targets.push({ backend, masquerade: this.#isMasqueraded(frontend, from, backend) });
+      const host = this.#hostFor(frontend, service.family, from, backend);
+      targets.push({ backend, masquerade: host === undefined && this.#isMasqueraded(frontend, from, backend), host });
     }
     if (targets.length > 0) return end('backend', [...steps, `${targets.length} in the set, chosen by ${choiceOf(service, from)}`], { ...known, targets });
     if (!service.hasAny) return end('reject', [...steps, 'no endpoint anywhere: rejected'], known);
@@ -154,6 +157,11 @@ export class Explainer {
     // Else answers would miss this node, or the caller would hear from itself.
     if (place === 'outside' ? !local : place === 'node' || source === address) return true;
     return this.#held.node.masqueradesAll && kind === 'ClusterIP' && !(local && this.#isLocal(address));
+  }
+
+  /** The node that gets the packets as they are (bpf/host.h, host_for). */
+  #hostFor({ kind }: HeldFrontend, family: Family, from: Caller, { local, host }: HeldBackend): Address | undefined {
+    return from.place === 'outside' && !local && kind !== 'ClusterIP' && !this.#isPod(family, from) ? host : undefined;
   }
 
   /** Every id that a choice may come to: the members, or what stands in the Maglev table. */

@@ -1,7 +1,7 @@
 /** A lab with an agent on each node, and the folder of manifests that both follow. */
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Algorithm } from '../../agent/model/desired.ts';
+import type { Algorithm, Forwarding } from '../../agent/model/desired.ts';
 import type { Host } from '../support/lab/host.ts';
 import type { LabOptions } from '../support/lab/lab.ts';
 import { Lab } from '../support/lab/lab.ts';
@@ -29,11 +29,13 @@ export interface ServiceInit {
   /** Of a load balancer. */
   readonly ingress?: readonly string[];
   readonly algorithm?: Algorithm;
+  readonly forwarding?: Forwarding;
 }
 
 /** A Service and its EndpointSlices, as a cluster's API would show them. */
 export function service(name: string, init: ServiceInit): object[] {
-  const { ips, endpoints = [], leaving = [], tcp, udp, udpTarget = UDP, nodePort, spec, ingress = [], algorithm } = init;
+  const { ips, endpoints = [], leaving = [], tcp, udp, udpTarget = UDP, nodePort, spec, ingress = [], algorithm, forwarding } = init;
+  const annotations = { ...(algorithm && { 'maglane.io/algorithm': algorithm }), ...(forwarding && { 'maglane.io/forwarding': forwarding }) };
   const offered = [
     { protocol: 'TCP', port: tcp, target: TCP },
     { protocol: 'UDP', port: udp, target: udpTarget },
@@ -44,7 +46,7 @@ export function service(name: string, init: ServiceInit): object[] {
     {
       apiVersion: 'v1',
       kind: 'Service',
-      metadata: { name, namespace: 'e2e', ...(algorithm === undefined ? {} : { annotations: { 'maglane.io/algorithm': algorithm } }) },
+      metadata: { name, namespace: 'e2e', annotations },
       spec: { type, clusterIP: ips[0], clusterIPs: ips, ipFamilies: ips.map((ip) => (ip.includes(':') ? 'IPv6' : 'IPv4')), ports, ...spec },
       status: { loadBalancer: { ingress: ingress.map((ip) => ({ ip })) } },
     },
@@ -64,7 +66,17 @@ export function service(name: string, init: ServiceInit): object[] {
 const LEAVING = { ready: false, serving: true, terminating: true };
 
 /** The lab's pods are 10.244.<node>.x and fd00:244:<node>::x. */
-const nodeOf = (address: string): string => (/^(10\.244\.1\.|fd00:244:1:)/.test(address) ? 'node-a' : 'node-b');
+const nodeOf = (address: string): string => `node-${' abc'[Number(/^(?:10\.244\.|fd00:244:)(\d)/.exec(address)?.[1] ?? 2)]}`;
+
+/** Nodes, as a cluster's API would show them. */
+export function nodes(...hosts: readonly Host[]): object[] {
+  return hosts.map(({ name, addresses }) => ({
+    apiVersion: 'v1',
+    kind: 'Node',
+    metadata: { name },
+    status: { addresses: addresses.map((address) => ({ type: 'InternalIP', address })) },
+  }));
+}
 
 export const addressesOf = (...pods: readonly Host[]): string[] => pods.flatMap(({ addresses }) => addresses);
 
@@ -168,7 +180,12 @@ export class Cluster implements AsyncDisposable {
 
   /** Puts a Service into the folder; resolves when the kernel has it on every node with an agent. */
   apply(name: string, init: ServiceInit): Promise<void> {
-    return this.#written(() => this.manifests.put(`${name}.json`, service(name, init)));
+    return this.put(name, service(name, init));
+  }
+
+  /** Puts objects into the folder; resolves likewise. */
+  put(name: string, objects: readonly object[]): Promise<void> {
+    return this.#written(() => this.manifests.put(`${name}.json`, objects));
   }
 
   /** Takes a Service away; resolves when every node with an agent has heard of it. */

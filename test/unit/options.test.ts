@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { readConfigFile } from '../../agent/config/file.ts';
 import type { Given, OptionKey } from '../../agent/config/options.ts';
-import { flagOf, optionRows, readOptions } from '../../agent/config/options.ts';
+import { dsrPortOf, flagOf, optionRows, readOptions } from '../../agent/config/options.ts';
 import { optionsPage } from '../../agent/config/reference.ts';
 import type { Address } from '../../agent/model/address.ts';
 import { inRanges } from '../../agent/model/address.ts';
@@ -67,7 +67,8 @@ describe('options', () => {
     ['metricsBindAddress', 'localhost:1', '--metrics-bind-address "localhost:1": expected ADDRESS:PORT such as 127.0.0.1:10249 or [::1]:10249, or off'],
     ['snatPorts', '1-100', '--snat-ports "1-100": expected MIN-MAX such as 61000-65535, at least 256 ports between 1024 and 65535'],
     ['maxFlows', '1e6', '--max-flows "1e6": expected a whole number from 1024 to 16777216'],
-    ['forwarding', 'dsr', '--forwarding "dsr": expected snat: dsr is not there yet'],
+    ['forwarding', 'ipip', '--forwarding "ipip": expected snat or dsr'],
+    ['dsrPort', '0', '--dsr-port "0": expected a port, 1 to 65535, or off'],
     ['nodeName', 'Node-A', '--node-name "Node-A": expected lower case, as Node names are'],
   ])('--%s=%s is refused in one line', (key, value, message) => {
     expect(() => read({ [key]: value })).toThrow(message);
@@ -75,6 +76,13 @@ describe('options', () => {
 
   test('the reference page says what the table says', () => {
     expect(readFileSync(new URL('../../docs/reference/options.md', import.meta.url), 'utf8')).toBe(optionsPage());
+  });
+
+  test('dsr has a port, of its own or by default, and snat none unless it is asked for', () => {
+    expect([read({}), read({ forwarding: 'dsr' }), read({ dsrPort: '7000' }), read({ forwarding: 'dsr', dsrPort: '7000' })].map(dsrPortOf)).toEqual([
+      0, 6091, 7000, 7000,
+    ]);
+    expect(() => read({ forwarding: 'dsr', dsrPort: 'off' })).toThrow('--dsr-port "off": expected a port, as --forwarding is dsr');
   });
 
   test('manifests need a path', () => {
