@@ -43,8 +43,9 @@ static __always_inline int may_be_wrapped(const struct packet *p)
 static __always_inline int is_from_peer(const struct packet *p)
 {
 	const struct addr *own = own_address(p);
+	struct addr peer = p->tuple.saddr; /* on the stack: kernels before 6.2 take a key from nowhere else */
 
-	return own && addr_equal(own, &p->tuple.daddr) && bpf_map_lookup_elem(&peers, &p->tuple.saddr);
+	return own && addr_equal(own, &p->tuple.daddr) && bpf_map_lookup_elem(&peers, &peer);
 }
 
 /*
