@@ -7,7 +7,8 @@
 /** A line that is a test, or [line, why it is none here, and what is there instead]. */
 export type Line = string | readonly [line: string, why: string];
 
-const NO_SCTP = 'no SCTP sockets in the kernels at hand, nor in Node: SCTP packets made by hand go through the same programs, and the oracle, in test/kernel';
+const NO_SCTP =
+  'it takes a kernel with SCTP, and a client in C: test/kernel/e2e-sctp.test.ts, where the kernel has it; packets made by hand go through the same programs, and the oracle, everywhere';
 const IPTABLES = 'about rules of iptables mode: there are none';
 
 /** One after the other for both frontends that it is asked of. */

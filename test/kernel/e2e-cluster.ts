@@ -8,9 +8,10 @@ import { Lab } from '../support/lab/lab.ts';
 import type { Agent, LabNode } from '../support/lab/node.ts';
 import { PATIENCE } from '../support/patience.ts';
 
-/** What the pods of these tests serve. */
+/** What the pods of these tests serve; SCTP where a test sees to it. */
 export const TCP = 8080;
 export const UDP = 5353;
+export const SCTP = 9000;
 
 export interface ServiceInit {
   /** Cluster IPs. */
@@ -21,6 +22,7 @@ export interface ServiceInit {
   readonly leaving?: readonly string[];
   readonly tcp?: number;
   readonly udp?: number;
+  readonly sctp?: number;
   /** Where the endpoints serve UDP. @default UDP */
   readonly udpTarget?: number;
   readonly nodePort?: number;
@@ -34,11 +36,12 @@ export interface ServiceInit {
 
 /** A Service and its EndpointSlices, as a cluster's API would show them. */
 export function service(name: string, init: ServiceInit): object[] {
-  const { ips, endpoints = [], leaving = [], tcp, udp, udpTarget = UDP, nodePort, spec, ingress = [], algorithm, forwarding } = init;
+  const { ips, endpoints = [], leaving = [], tcp, udp, sctp, udpTarget = UDP, nodePort, spec, ingress = [], algorithm, forwarding } = init;
   const annotations = { ...(algorithm && { 'maglane.io/algorithm': algorithm }), ...(forwarding && { 'maglane.io/forwarding': forwarding }) };
   const offered = [
     { protocol: 'TCP', port: tcp, target: TCP },
     { protocol: 'UDP', port: udp, target: udpTarget },
+    { protocol: 'SCTP', port: sctp, target: SCTP },
   ].filter(({ port }) => port !== undefined);
   const ports = offered.map(({ protocol, port }) => ({ name: protocol.toLowerCase(), protocol, port, ...(nodePort === undefined ? {} : { nodePort }) }));
   const type = nodePort === undefined ? 'ClusterIP' : ingress.length > 0 ? 'LoadBalancer' : 'NodePort';
