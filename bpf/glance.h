@@ -20,10 +20,13 @@ enum asked {
 	ASK_DESTINATION = 2, /* what its sender has just sent: it may be to a frontend */
 };
 
-/* Fills in `t` from the ports behind the IP headers. 0: it does not have the shape. */
-static __always_inline int glance_ports(void *ports, void *end, __u32 length, struct tuple *t)
+/*
+ * Fills in `t` from the ports behind the IP headers, which say that `length` bytes follow: less
+ * than 0, where they lie. 0: it does not have the shape.
+ */
+static __always_inline int glance_ports(void *ports, void *end, int length, struct tuple *t)
 {
-	__u32 header = t->proto == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
+	int header = t->proto == IPPROTO_TCP ? sizeof(struct tcphdr) : sizeof(struct udphdr);
 	const __be16 *port = ports;
 
 	if (t->proto != IPPROTO_TCP && t->proto != IPPROTO_UDP)
