@@ -1,8 +1,8 @@
 /**
- * Makes docs/benchmarks.md and its charts of build/bench.json, whose copy stands beside them: `node test/bench/report.ts`.
+ * Makes docs/benchmarks.md and its charts of build/bench.json, whose copy stands beside them: `node test/bench/report.ts [RESULTS]`.
  * Nothing in them is written by hand.
  */
-import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Report, Result } from './bench.ts';
 import { agentSections } from './agent-report.ts';
@@ -89,45 +89,49 @@ function packetSection({ packets }: Report): string[] {
   ];
 }
 
-const report = JSON.parse(readFileSync(join(ROOT, 'build/bench.json'), 'utf8')) as Report;
-const cells = [...new Set(report.results.map(({ cell }) => cell))];
-const rounds = report.results[0]?.sides.direct.value.rounds ?? 0;
-const head = [
-  '# Benchmarks',
-  '',
-  'Made by `make bench`, never by hand. Everything runs on one machine at once: clusters out of network namespaces, with nothing loaded (direct), with Maglane, and with the real kube-proxy v1.36.3 in',
-  'iptables and in nftables mode, all following one API server. From outside, direct is the pod’s own address, by way of the same node as the node ports. Runs are interleaved; each ratio is to the direct run of the same round, above 1 is better. Medians ± half the distance between the quartiles.',
-  'Absolute figures are this machine’s and mean little; the ratios are the result.',
-  '',
-  `${report.date.slice(0, 10)}, Linux ${report.kernel}, ${report.cpus} CPUs that clients, servers and forwarding share; ${rounds} rounds of ${report.seconds} s a cell.`,
-  '',
-  ...(report.leftOut?.length ? [`A short run, which leaves out: ${report.leftOut.join('; ')}.`, ''] : []),
-].join('\n');
+function head(report: Report): string {
+  const rounds = report.results[0]?.sides.direct.value.rounds ?? 0;
+  return [
+    '# Benchmarks',
+    '',
+    'Made by `make bench`, never by hand. Everything runs on one machine at once: clusters out of network namespaces, with nothing loaded (direct), with Maglane, and with the real kube-proxy v1.36.3 in',
+    'iptables and in nftables mode, all following one API server. From outside, direct is the pod’s own address, by way of the same node as the node ports. Runs are interleaved; each ratio is to the direct run of the same round, above 1 is better. Medians ± half the distance between the quartiles.',
+    'Absolute figures are this machine’s and mean little; the ratios are the result.',
+    '',
+    `${report.date.slice(0, 10)}, Linux ${report.kernel}, ${report.cpus} CPUs that clients, servers and forwarding share; ${rounds} rounds of ${report.seconds} s a cell.`,
+    '',
+    ...(report.leftOut?.length ? [`A short run, which leaves out: ${report.leftOut.join('; ')}.`, ''] : []),
+  ].join('\n');
+}
 
-// Charts of cells that were not measured would stay.
-rmSync(join(ROOT, 'docs/benchmarks'), { recursive: true, force: true });
-mkdirSync(join(ROOT, 'docs/benchmarks'));
-for (const cell of cells) {
-  const results = report.results.filter((result) => result.cell === cell);
+/** The bars of one cell at all sizes, as SVG. */
+function chartOf(cell: string, results: readonly Result[]): string {
   const groups = results.map((result) => ({
     label: `${result.services.toLocaleString('en-US')} Services`,
     bars: peersOf(result).map((peer) => ({ label: TITLES[peer], value: result.sides[peer]!.ratio.median, spread: result.sides[peer]!.ratio.spread })),
   }));
-  writeFileSync(join(ROOT, `docs/benchmarks/${cell}.svg`), chart(results[0]?.title ?? cell, groups));
+  return chart(results[0]?.title ?? cell, groups);
 }
-copyFileSync(join(ROOT, 'build/bench.json'), join(ROOT, 'docs/benchmarks/results.json'));
-writeFileSync(
-  join(ROOT, 'docs/benchmarks.md'),
-  [
-    head,
-    ...cells.map((cell) =>
-      cellSection(
-        cell,
-        report.results.filter((result) => result.cell === cell),
-      ),
-    ),
-    ...packetSection(report),
-    memorySection(report),
-    agentSections(report.agent),
-  ].join('\n'),
-);
+
+/**
+ * Everything that is made of a run, by its path below docs/.
+ * @param text what bench.ts has written.
+ */
+export function benchmarkPages(text: string): ReadonlyMap<string, string> {
+  const report = JSON.parse(text) as Report;
+  const cells = [...Map.groupBy(report.results, ({ cell }) => cell)];
+  const sections = cells.map(([cell, results]) => cellSection(cell, results));
+  return new Map([
+    ['benchmarks.md', [head(report), ...sections, ...packetSection(report), memorySection(report), agentSections(report.agent)].join('\n')],
+    ['benchmarks/results.json', text],
+    ...cells.map(([cell, results]): [string, string] => [`benchmarks/${cell}.svg`, chartOf(cell, results)]),
+  ]);
+}
+
+if (import.meta.main) {
+  const pages = benchmarkPages(readFileSync(process.argv[2] ?? join(ROOT, 'build/bench.json'), 'utf8'));
+  // Charts of cells that were not measured would stay.
+  rmSync(join(ROOT, 'docs/benchmarks'), { recursive: true, force: true });
+  mkdirSync(join(ROOT, 'docs/benchmarks'));
+  for (const [path, text] of pages) writeFileSync(join(ROOT, 'docs', path), text);
+}
