@@ -36,7 +36,7 @@ static __always_inline __be16 wrap_source_port(const struct tuple *t)
 static __always_inline int may_be_wrapped(const struct packet *p)
 {
 	return config.dsr_port && p->tuple.dport == config.dsr_port && p->tuple.proto == IPPROTO_UDP &&
-	       p->kind == KIND_PLAIN && !p->fragment;
+	       p->kind == KIND_PLAIN && !p->fragment && !p->tagged;
 }
 
 /* Whether a packet was sent to this node by another one of the cluster. */
@@ -50,7 +50,8 @@ static __always_inline int is_from_peer(const struct packet *p)
 
 /*
  * The node to which a new flow's packets go as they are; NULL: they are masqueraded. Not from pods, which
- * the backend's node may reach by another way than this one, and not to cluster IPs.
+ * the backend's node may reach by another way than this one, and not to cluster IPs; nor from behind a tag
+ * that is still in the frame, where the kernel finds no room for the wrapping.
  */
 static __always_inline const struct addr *host_for(const struct packet *p, const struct frontend *frontend,
 						   enum origin origin, __u32 id, const struct backend *backend)
@@ -58,6 +59,8 @@ static __always_inline const struct addr *host_for(const struct packet *p, const
 	if (!config.dsr_port || !(backend->flags & BACKEND_HOSTED) || backend->flags & BACKEND_LOCAL)
 		return NULL;
 	if (p->sender != SENDER_OUTSIDE || origin != FROM_OUTSIDE || frontend->kind == FRONTEND_CLUSTER_IP)
+		return NULL;
+	if (p->tagged || !own_address(p))
 		return NULL;
 	return bpf_map_lookup_elem(&hosts, &id);
 }

@@ -60,8 +60,8 @@ export function watchMetrics(metrics: Metrics): SourceObserver {
 
 function written(usage: Usage | undefined): [{ map: string }, number][] {
   if (usage === undefined) return [];
-  const { services, frontends, backends, ringSlots, sourceRanges } = usage;
-  return Object.entries({ services, frontends, backends, ring: ringSlots, source_ranges: sourceRanges }).map(([map, entries]) => [{ map }, entries]);
+  const { services, frontends, backends, ringSlots, sourceRanges, peers } = usage;
+  return Object.entries({ services, frontends, backends, ring: ringSlots, source_ranges: sourceRanges, peers }).map(([map, entries]) => [{ map }, entries]);
 }
 
 function counters(dataplane: Dataplane, what: 'packets' | 'bytes'): [{ reason: string }, number][] {

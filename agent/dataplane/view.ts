@@ -36,7 +36,7 @@ export interface MapFill {
 }
 
 /** Maps with a bound that someone may run into. */
-const BOUNDED = ['frontends', 'services', 'backends', 'ring', 'source_ranges', 'flows', 'affinity', 'udp_peers', 'devices'];
+const BOUNDED = ['frontends', 'services', 'backends', 'ring', 'source_ranges', 'peers', 'flows', 'affinity', 'udp_peers', 'devices'];
 
 /**
  * Opens the pins of a folder.

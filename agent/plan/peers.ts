@@ -18,6 +18,10 @@ export class Peers {
     this.#capacity = capacity;
   }
 
+  get size(): number {
+    return this.#held.size;
+  }
+
   /** All that is held and that a whole desired state does not name, as changes. */
   beyond(desired: ReadonlyMap<Address, boolean>): Map<Address, boolean> {
     return new Map([...this.#held, ...this.#refused].filter((address) => !desired.has(address)).map((address) => [address, false]));

@@ -38,6 +38,7 @@ export interface Usage {
   readonly backends: number;
   readonly ringSlots: number;
   readonly sourceRanges: number;
+  readonly peers: number;
   readonly refused: number;
 }
 
@@ -111,6 +112,7 @@ export class Planner {
       backends: this.#slots.used,
       ringSlots: this.#sets.used,
       sourceRanges: this.#ranges.size,
+      peers: this.#peers.size,
       refused: this.#refused.size,
     };
   }

@@ -28,6 +28,7 @@ test(
       'FOREIGN',
       'NEW_LOCAL',
       'NEW_REMOTE',
+      ...(PATIENCE > 1 ? [] : (['NEW_DSR', 'DROP_DSR'] as const)),
       'LOCAL',
       'REMOTE',
       'REPLY_LOCAL',

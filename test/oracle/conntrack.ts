@@ -65,7 +65,7 @@ export class Conntrack {
     if ((tcpFlags & FIN) !== 0) flags |= FlowFlag.FIN;
     if ((tcpFlags & RST) !== 0) flags |= FlowFlag.RST;
     if ((flags & FlowFlag.REPLY) !== 0 && !isError) flags |= FlowFlag.ASSURED;
-    if (flow.seen !== this.#now) {
+    if (!has(flow, FlowFlag.DSR) && flow.seen !== this.#now) {
       const otherKey = reversed(flow.to);
       const other = this.find(otherKey);
       const to = reversed(key);
@@ -77,6 +77,11 @@ export class Conntrack {
     }
     this.put(key, { ...flow, flags, seen: this.#now });
     return true;
+  }
+
+  /** Enters a flow whose packets go on as they are: it has one half. */
+  enterDsr(from: Tuple, to: Tuple, ids: { readonly service: number; readonly backend: number }): void {
+    this.put(from, { ...ids, to, seen: this.#now, flags: FlowFlag.DSR });
   }
 
   /** Enters both halves of a new flow. @returns the source port, or why there is none. */

@@ -6,6 +6,8 @@ import { choose, inMask, isPod } from './choose.ts';
 import type { Choice, Origin } from './choose.ts';
 import type { Conntrack } from './conntrack.ts';
 import { ACK, has, isClosing, isSnatPort, isSyn, reversed, RST } from './conntrack.ts';
+import type { Opened } from './dsr.ts';
+import { hostFor, ownAddress, wrapSize } from './dsr.ts';
 import { claimOn, datagramOf, slotFor } from './fragments.ts';
 import { ICMP4, ICMP6, SCTP, TCP, UDP } from './frames.ts';
 import type { Hook } from './kernel.ts';
@@ -17,9 +19,10 @@ import { frontendText, PLACES } from './world.ts';
 export interface Expected {
   /**
    * pass: goes on untouched. rewrite: goes on as `to`. send: leaves as `to`, one hop further. inject: comes in anew as `to`.
+   * wrap: leaves as it is, wrapped for the node and the backend in `to`.
    * reject: ICMP goes back. echo: it goes back as its own answer.
    */
-  readonly action: 'pass' | 'rewrite' | 'send' | 'inject' | 'reject' | 'echo' | 'drop';
+  readonly action: 'pass' | 'rewrite' | 'send' | 'wrap' | 'inject' | 'reject' | 'echo' | 'drop';
   /** enum reason. */
   readonly reason: string;
   readonly to?: Tuple;
@@ -66,28 +69,30 @@ const drop = (reason: string): Expected => ({ action: 'drop', reason });
 const placesOf = ({ packet }: Case) => PLACES[packet.v4 ? 4 : 6];
 
 /** XDP cannot make an ICMP packet: it leaves that to tc, which cannot do it behind a tag within the frame. */
-function reject(one: Case, reason: string): Expected {
+function reject(one: Case, reason: string, mtu = MTU): Expected {
   const { hook, packet } = one;
   if (hook === 'xdp') return pass('TO_TC');
   const quote = packet.l4 - packet.l3 + ({ [TCP]: 20, [SCTP]: 12 }[packet.tuple.proto] ?? 8);
   return packet.tagged || packet.isError || packet.fragment?.isFirst === false || quote > QUOTE_MAX
     ? drop('DROP_WRITE')
-    : { action: 'reject', reason, error: errorOf(one, reason) };
+    : { action: 'reject', reason, error: errorOf(one, reason, mtu) };
 }
 
 /** From the address that was asked; from the node itself where it is a mere router, but never to itself. */
-function errorOf(one: Case, reason: string): IcmpError {
+function errorOf(one: Case, reason: string, mtu: number): IcmpError {
   const { v4, tuple } = one.packet;
   const own = placesOf(one)[one.device === 'mesh0' ? 'mesh' : 'up'] as Address;
   const source = one.hook === 'egress' ? tuple.daddr : own;
   if (reason === 'DROP_TTL') return { type: v4 ? 11 : 3, code: 0, rest: 0, source };
-  if (reason === 'TOO_BIG') return { type: v4 ? 3 : 2, code: v4 ? 4 : 0, rest: MTU, source };
+  if (reason === 'TOO_BIG') return { type: v4 ? 3 : 2, code: v4 ? 4 : 0, rest: mtu, source };
   return { type: v4 ? 3 : 1, code: v4 ? 3 : 4, rest: 0, source: tuple.daddr };
 }
 
 /** One packet against one world. Changes of flows are in `conntrack`, those of affinity are made by `remember`. */
-export function decide(world: World, conntrack: Conntrack, seen: Seen, remember: Case['remember']): Expected {
+export function decide(world: World, conntrack: Conntrack, seen: Seen, remember: Case['remember'], opened?: Opened): Expected {
   const { packet, hook } = seen;
+  if (opened === 'lost') return drop('DROP_WRITE');
+  if (opened !== undefined) return decideOpened(world, conntrack, seen, remember, opened.to);
   if (packet === 'not ip') return pass('NOT_IP');
   if (packet === 'broken') return pass('UNPARSED');
   if (packet === 'elsewhere') return pass('FOREIGN');
@@ -101,6 +106,35 @@ export function decide(world: World, conntrack: Conntrack, seen: Seen, remember:
   if (hook === 'podEgress') return answer(one) ?? pass('FOREIGN');
   if (hook === 'egress') return answer(one) ?? (seen.isOwn ? (misledReset(one) ?? serve(one)) : pass('FOREIGN'));
   return serve(one);
+}
+
+/** What another node has sent here as it is. */
+function decideOpened(world: World, conntrack: Conntrack, seen: Seen, remember: Case['remember'], at: Pick<Tuple, 'daddr' | 'dport'>): Expected {
+  const { packet } = seen;
+  const lost = drop('DROP_DSR');
+  if (typeof packet === 'string') return lost;
+  const one: Case = { ...seen, packet, world, conntrack, remember };
+  if (packet.fragment?.isFirst === false) {
+    const settled = later(one);
+    return settled.reason === 'FRAGMENT' ? lost : settled;
+  }
+  const isWhole = packet.fragment === undefined || packet.tuple.proto !== SCTP;
+  if (!isWhole) return lost;
+  return settleIcmp(one) ?? ([TCP, UDP, SCTP].includes(packet.tuple.proto) ? takeIn(one, at) : lost);
+}
+
+/** The other node's choice, unless a connection has its backend here already. */
+function takeIn(one: Case, at: Pick<Tuple, 'daddr' | 'dport'>): Expected {
+  const { conntrack, packet } = one;
+  const { tuple, flags } = packet;
+  const flow = conntrack.find(tuple);
+  if (flow !== undefined && (flow.flags & (REMOTE_REPLY | FlowFlag.DSR)) === 0) {
+    const isSame = flow.to.daddr === at.daddr && flow.to.dport === at.dport && !(isSyn(flags) && isClosing(flow, conntrack.otherHalf(flow)));
+    if ((isSame || isBound(packet, flow)) && conntrack.keep(tuple, flow, flags)) return { action: 'rewrite', reason: 'LOCAL', to: flow.to };
+  }
+  const to = { ...tuple, ...at };
+  const sport = conntrack.enter(tuple, to, { service: 0, backend: 0 }, { forward: 0, keepPort: true, isNew: isSyn(flags) });
+  return sport === 'full' ? drop('DROP_SNAT_FULL') : { action: 'rewrite', reason: 'NEW_LOCAL', to: { ...to, sport } };
 }
 
 /** A fragment that is not the first: it goes with the flow of its datagram, whose ports the first one told. */
@@ -163,7 +197,7 @@ function misledReset({ conntrack, packet: { tuple, flags } }: Case): Expected | 
 }
 
 function serve(one: Case): Expected {
-  const { world, conntrack, packet } = one;
+  const { hook, world, conntrack, packet } = one;
   const { tuple, flags } = packet;
   const found = conntrack.find(tuple);
   const flow = found === undefined || (found.flags & REMOTE_REPLY) === FlowFlag.REPLY ? undefined : found;
@@ -171,8 +205,9 @@ function serve(one: Case): Expected {
   const frontend = world.frontends.get(frontendText({ addr: tuple.daddr, port: tuple.dport, proto: tuple.proto }))?.value;
   if (frontend === undefined || has4(frontend, FrontendFlag.HOST_ONLY)) return refuseOrPass(one);
   const isKept = flow !== undefined && stillServes(world, flow, frontend.service) && !isClosing(flow, conntrack.otherHalf(flow));
-  if (isKept && conntrack.keep(tuple, flow, flags)) return follow(one, flow);
-  return begin(one, frontend);
+  if (!isKept || !conntrack.keep(tuple, flow, flags)) return begin(one, frontend);
+  // A datagram that is too long with its wrapping turns its flow.
+  return has(flow, FlowFlag.DSR) && tuple.proto === UDP && hook !== 'xdp' && isTooLongToWrap(one) ? begin(one, frontend) : follow(one, flow);
 }
 
 const has4 = (frontend: Frontend, flag: number): boolean => (frontend.flags & flag) !== 0;
@@ -220,7 +255,26 @@ function begin(one: Case, frontend: Frontend): Expected {
   if (choice.why === 'no local') return drop('DROP_NO_LOCAL');
   if (choice.why !== 'chosen') return drop('DROP_INCONSISTENT');
   if (choice.sticky) one.remember(frontend.service, tuple.saddr, choice.id);
-  return enter(one, choice, frontend);
+  const host = hostFor(one.world, one, originOf(one), choice.backend, choice.id, frontend);
+  if (host === undefined || (tuple.proto === UDP && one.hook !== 'xdp' && isTooLongToWrap(one))) return enter(one, choice, frontend);
+  const to = { ...tuple, saddr: host, daddr: choice.backend.addr, dport: choice.backend.port };
+  const way = wrap(one, 'NEW_DSR', to);
+  if (way.action === 'wrap' || way.reason === 'DROP_WRITE') one.conntrack.enterDsr(tuple, to, { service: frontend.service, backend: choice.id });
+  return way;
+}
+
+/** A packet that is spent goes no way at all, long or not. */
+const isTooLongToWrap = ({ packet }: Case): boolean => packet.ttl > 1 && packet.said > 0 && packet.said + wrapSize(packet) > MTU;
+
+/** The way to the backend's node. */
+function wrap(one: Case, reason: string, to: Tuple): Expected {
+  const { hook, packet, world } = one;
+  if (hook === 'xdp') return pass('TO_TC');
+  if (ownAddress(world, packet) === undefined) return drop('DROP_NO_SOURCE');
+  if (packet.ttl <= 1) return reject(one, 'DROP_TTL');
+  if (isTooLongToWrap(one)) return reject(one, 'TOO_BIG', MTU - wrapSize(packet));
+  // Longer than a header can say: it would not fit behind another one either.
+  return packet.said === 0 || packet.tagged ? drop('DROP_WRITE') : { action: 'wrap', reason, to };
 }
 
 /** The way to the backend, and as whom: the client itself where answers come by this node on their own. */
@@ -257,6 +311,7 @@ function enter(one: Case, { id, backend }: Choice & { readonly why: 'chosen' }, 
 
 /** A packet of a known flow. */
 function follow(one: Case, flow: Flow): Expected {
+  if (has(flow, FlowFlag.DSR)) return wrap(one, 'DSR', flow.to);
   if (!has(flow, FlowFlag.FORWARD)) return { action: 'rewrite', reason: 'LOCAL', to: flow.to };
   const reason = has(flow, FlowFlag.REPLY) ? 'REPLY_REMOTE' : 'REMOTE';
   const isNodes = has(flow, FlowFlag.NODE) && (has(flow, FlowFlag.REPLY) || flow.to.saddr === one.packet.tuple.daddr);

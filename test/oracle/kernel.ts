@@ -27,10 +27,11 @@ import {
 import type { Codec, Flow, Tuple } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
 import { renewFrontends } from '../../agent/dataplane/ends.ts';
-import { familyOf } from '../../agent/model/address.ts';
+import { familyOf, writeAddress } from '../../agent/model/address.ts';
 import native from '../../native/index.js';
 import type { BpfObject } from '../../native/index.d.ts';
 import type { Seen } from './decide.ts';
+import { DSR_PORT } from './dsr.ts';
 import type { DeviceName, World } from './world.ts';
 import { DEVICES, FAMILIES, PLACES, SNAT, textOf } from './world.ts';
 
@@ -63,6 +64,12 @@ const u32 = (value: number): Uint8Array => new Uint8Array(Uint32Array.of(value).
 function encode<T>(codec: Codec<T>, value: T): Uint8Array {
   const bytes = new Uint8Array(codec.size);
   codec.write(value, bytes);
+  return bytes;
+}
+
+function addressRecord(address: Address): Uint8Array {
+  const bytes = new Uint8Array(16);
+  writeAddress(address, bytes, 0);
   return bytes;
 }
 
@@ -114,7 +121,7 @@ export class Kernel {
     for (const program of object.programs()) object.setAutoload(program, (Object.values(HOOKS) as string[]).includes(program));
     object.setMaxEntries('flows', 65_536);
     const rodata = object.rodata();
-    configCodec.write({ hostNetns: 0n, snatMin: SNAT.min, snatMax: SNAT.max, dsrPort: 0 }, rodata);
+    configCodec.write({ hostNetns: 0n, snatMin: SNAT.min, snatMax: SNAT.max, dsrPort: DSR_PORT }, rodata);
     object.setRodata(rodata);
     object.load();
     this.#ends = new Uint8Array(native.mapMmap(object.mapFd('ends')));
@@ -147,7 +154,7 @@ export class Kernel {
 
   /** Makes the maps hold this world and nothing else. */
   load(world: World): void {
-    for (const map of ['frontends', 'services', 'flows', 'affinity', 'source_ranges', 'fragments', 'held_fragments']) this.#clear(map);
+    for (const map of ['frontends', 'services', 'flows', 'affinity', 'source_ranges', 'fragments', 'held_fragments', 'peers']) this.#clear(map);
     const ring: number[] = [];
     const place = ({ members, table }: { readonly members: readonly number[]; readonly table: readonly number[] }) => {
       const base = ring.length;
@@ -169,6 +176,8 @@ export class Kernel {
     renewFrontends(this.#ends, new Uint8Array(frontends.flatMap(({ key }) => [...encode(frontendKeyCodec, key)])));
     for (const { key, value } of frontends) this.#put('frontends', [frontendKeyCodec, key], [frontendCodec, value]);
     this.#put('node', u32(0), [nodeCodec, world.node]);
+    for (const [id, host] of world.hosts) native.mapUpdate(this.#fd('hosts'), u32(id), addressRecord(host));
+    for (const peer of world.peers) native.mapUpdate(this.#fd('peers'), addressRecord(peer), u32(1));
   }
 
   #clear(map: string): void {

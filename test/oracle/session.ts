@@ -1,8 +1,10 @@
 /** One world, and packets through it one after the other: what chance sends, what should come of it, what does. */
 import type { Flow, Tuple } from '../../agent/dataplane/generated/abi.ts';
+import type { Address } from '../../agent/model/address.ts';
 import { Conntrack } from './conntrack.ts';
 import { decide } from './decide.ts';
 import type { Expected, Seen } from './decide.ts';
+import { open, ownAddress, wrapForUs, wrapped } from './dsr.ts';
 import { claimOn, copyOf, datagramOf, firstOf, portsOf, slotFor } from './fragments.ts';
 import { ICMP4, ICMP6, randomFrame, SCTP, TCP, UDP } from './frames.ts';
 import type { Hook, Kernel, Run } from './kernel.ts';
@@ -15,12 +17,12 @@ import { CLIENT_PORTS, FAMILIES, PLACES, randomWorld, SERVICE_PORTS, textOf } fr
 
 /** Return values that mean an action: XDP_* and TC_ACT_*. */
 const ACTIONS = {
-  xdp: { pass: [2], rewrite: [2], send: [3, 4], inject: [], drop: [1], reject: [2], echo: [] },
-  tc: { pass: [0xffffffff], rewrite: [0xffffffff], send: [7], inject: [7], drop: [2], reject: [7], echo: [7] },
+  xdp: { pass: [2], rewrite: [2], send: [3, 4], wrap: [], inject: [], drop: [1], reject: [2], echo: [] },
+  tc: { pass: [0xffffffff], rewrite: [0xffffffff], send: [7], wrap: [7], inject: [7], drop: [2], reject: [7], echo: [7] },
 } as const;
 
 /** Reasons of packets that become part of a flow. */
-const TRANSLATED = /^(NEW_|REPLY_)?(LOCAL|REMOTE)$/;
+const TRANSLATED = /^(NEW_|REPLY_)?(LOCAL|REMOTE|DSR)$/;
 
 /** The kernel's coarse clock lags by up to a tick: just after a second has begun it may still tell the one before. */
 const LAG_NS = 12_000_000n;
@@ -59,10 +61,18 @@ export class Session {
     const packet = parse(frame, hook === 'xdp');
     const isOwn = hook === 'egress' && typeof packet !== 'string' && isNodes(packet.tuple.saddr);
     const now = settledSecond();
-    const seen = { hook, device, frame, packet, isOwn, now };
+    const sent: Seen = { hook, device, frame, packet, isOwn, now };
+    const opened = open(this.#world, sent);
+    const seen = opened === undefined || opened === 'lost' ? sent : opened.seen;
     const conntrack = new Conntrack(this.#world.flows, now);
     const remembered: [string, { backend: number; used: number }][] = [];
-    const expected = decide(this.#world, conntrack, seen, (service, client, backend) => remembered.push([`${service} ${client}`, { backend, used: now }]));
+    const expected = decide(
+      this.#world,
+      conntrack,
+      seen,
+      (service, client, backend) => remembered.push([`${service} ${client}`, { backend, used: now }]),
+      opened,
+    );
     const run = this.#kernel.run(seen, frame, expected.reason);
     const hadHeld = this.#world.held.size;
     this.#noteFragment(seen, run.reason);
@@ -94,6 +104,16 @@ export class Session {
   }
 
   #frame(): Uint8Array {
+    const random = this.#random;
+    const inner = this.#bareFrame();
+    const type = ((inner[12] ?? 0) << 8) | (inner[13] ?? 0);
+    if ((type !== 0x0800 && type !== 0x86dd) || !random.once(12)) return inner;
+    const { host, mesh, up, pods, outside } = PLACES[type === 0x0800 ? 4 : 6];
+    const ends = { from: random.once(8) ? outside[0] : host, to: random.once(12) ? up : mesh };
+    return wrapForUs(inner, ends, random.pick(pods), random.once(8) ? [random.below(12), random.below(256)] : undefined);
+  }
+
+  #bareFrame(): Uint8Array {
     const random = this.#random;
     const held = [...this.#world.held.values()].flat();
     if (held.length > 0 && random.once(20)) {
@@ -176,6 +196,10 @@ export class Session {
     if (expected.action === 'echo' && typeof packet !== 'string') return differsFromEcho(run.data, frame, packet);
     const of = expected.of ?? packet;
     if (expected.to === undefined || typeof of === 'string') return Buffer.compare(run.data, frame) === 0 ? undefined : 'a byte of it changed';
+    if (expected.action === 'wrap') {
+      const wanted = wrapped(frame, of, expected.to, ownAddress(this.#world, of) as Address);
+      return Buffer.compare(run.data, wanted) === 0 ? undefined : `it is not what it was, wrapped: ${Buffer.from(wanted).toString('hex')}`;
+    }
     if (expected.action === 'rewrite') return differs(run.data, rewritten(frame, of, expected.to, 0), frame, of);
     const sent = hook === 'xdp' ? { frame, packet: of } : withoutTags(frame, of);
     const wanted = rewritten(sent.frame, sent.packet, expected.to, expected.action === 'send' ? 1 : 0);

@@ -19,6 +19,8 @@ export const PLACES = {
   4: {
     up: '192.0.2.1',
     mesh: '198.51.100.1',
+    /** The other node, at mesh0. */
+    host: '198.51.100.2',
     outside: ['203.0.113.7', '203.0.113.8', '198.18.0.1'],
     /** Pods of this node, behind pod0 and pod1. */
     pods: ['10.1.0.2', '10.1.0.3'],
@@ -34,6 +36,7 @@ export const PLACES = {
   6: {
     up: '2001:db8::1',
     mesh: '2001:db8:1::1',
+    host: '2001:db8:1::2',
     outside: ['2001:db8:c::7', '2001:db8:c::8', '2001:db8:d::1'],
     pods: ['2001:db8:41::2', '2001:db8:41::3'],
     otherPods: ['2001:db8:42::2', '2001:db8:42::3'],
@@ -66,6 +69,10 @@ export interface World {
   readonly services: Map<number, WorldService>;
   readonly backends: Map<number, Backend>;
   readonly node: Node;
+  /** Addresses of backends' nodes, by the backends' ids. */
+  readonly hosts: Map<number, Address>;
+  /** Other nodes, whose packets are opened. */
+  readonly peers: ReadonlySet<Address>;
   /** What the kernel should have learnt by now. */
   readonly flows: Map<string, { readonly key: Tuple; readonly flow: Flow }>;
   readonly affinity: Map<string, { backend: number; used: number }>;
@@ -85,6 +92,8 @@ export function randomWorld(random: Random): World {
     services: new Map(),
     backends: new Map(),
     node: randomNode(random),
+    hosts: new Map(),
+    peers: new Set(FAMILIES.filter(() => !random.once(5)).map((family) => PLACES[family].host as Address)),
     flows: new Map(),
     affinity: new Map(),
     fragments: new Map(),
@@ -103,11 +112,12 @@ function randomNode(random: Random): Node {
   const serviceCidrs = random.once(4) ? [] : FAMILIES.map((family) => cidr(family, 'serviceCidr'));
   const detects = random.pick([0, NodeFlag.DETECTS_V4, NodeFlag.DETECTS_V4 | NodeFlag.DETECTS_V6, NodeFlag.DETECTS_DEVICE]);
   const owns = serviceCidrs.length === 0 || random.once(3) ? NodeFlag.OWNS_BEYOND : 0;
-  const flags = detects | owns | (random.once(3) ? NodeFlag.MASQUERADES_ALL : 0);
+  const known = (random.once(5) ? 0 : NodeFlag.ADDRESS_V4) | (random.once(5) ? 0 : NodeFlag.ADDRESS_V6);
+  const flags = detects | owns | known | (random.once(3) ? NodeFlag.MASQUERADES_ALL : 0);
   return {
     flags,
     serviceCidrCount: serviceCidrs.length,
-    addr: FAMILIES.map(() => '::' as Address),
+    addr: FAMILIES.map((family) => PLACES[family].mesh as Address),
     pods: FAMILIES.map((family) => cidr(family, 'podCidr')),
     serviceCidrs,
   };
@@ -131,7 +141,9 @@ function addService(random: Random, world: World, id: number, family: Family): v
     const leaving = random.once(8);
     const membership = leaving ? 0 : BackendFlag.IN_CLUSTER | (isLocal ? BackendFlag.IN_LOCAL : 0);
     const serving = leaving && random.once(2) ? 0 : BackendFlag.SERVING;
-    const flags = serving | (isLocal ? BackendFlag.LOCAL : 0) | (serving === 0 ? 0 : membership);
+    const isHosted = proto !== SCTP && (place.otherPods as readonly string[]).includes(address) && !random.once(4);
+    const flags = serving | (isLocal ? BackendFlag.LOCAL : 0) | (serving === 0 ? 0 : membership) | (isHosted ? BackendFlag.HOSTED : 0);
+    if (isHosted) world.hosts.set(id * 8 + i, place.host as Address);
     world.backends.set(id * 8 + i, { addr: address as Address, port: 8080, flags, service: id, connections: 0n });
     return id * 8 + i;
   });

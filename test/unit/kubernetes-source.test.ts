@@ -103,6 +103,13 @@ test('the initial state, then synced once, then changes as they come', async () 
   expect(sink.log.slice(4)).toEqual(['Service default/web +', 'Service default/web -']);
 });
 
+test('all Nodes, where packets may go to the others as they are', async () => {
+  for (const name of ['node-a', 'node-b']) api.put('Node', node(name));
+  await startSynced({ allNodes: true });
+  expect(asked('/api/v1/nodes')[0]?.query.get('fieldSelector')).toBeNull();
+  expect([...sink.objects.keys()].sort()).toEqual(['Node node-a', 'Node node-b']);
+});
+
 test('--master is asked in place of the server that the kubeconfig names, by the same rights', async () => {
   await relay.leave();
   await startSynced({ master: `http://127.0.0.1:${api.port}` });

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { Address } from '../../agent/model/address.ts';
 import type { DesiredService } from '../../agent/model/desired.ts';
 import { formatProblem } from '../../agent/model/problem.ts';
 import type { Capacity } from '../../agent/plan/held.ts';
@@ -259,5 +260,28 @@ describe('a map that is full', () => {
     run(want(...Array.from({ length: 80 }, (_, i) => maglev(i))));
     expect(maps.services.size).toBe(80);
     expect([...maps.services.values()].every(({ cluster }) => cluster.count === 2)).toBe(true);
+  });
+});
+
+describe('peers', () => {
+  const [one, two, three] = ['172.30.0.12', '172.30.0.13', '172.30.0.14'].map((address) => address as Address) as [Address, Address, Address];
+
+  test('come and go, and those beyond the room are told, and wait for it', () => {
+    const { maps, planner, run } = start({ peers: 2 });
+    const peers = (...changed: [Address, boolean][]): Plan => planner.plan(changes([], { peers: new Map(changed) }));
+    expect(run(peers([one, true], [two, true]))).toEqual(['peer.put', 'peer.put']);
+    const short = peers([three, true]);
+    expect([run(short), lines(short)]).toEqual([[], [expect.stringContaining('map peers: has no room for all nodes in its 2 entries')]]);
+    const room = peers([one, false]);
+    expect([run(room), lines(room)]).toEqual([['peer.delete', 'peer.put'], [undefined]]);
+    expect([...maps.peers]).toEqual([two, three]);
+    expect(planner.usage.peers).toBe(2);
+  });
+
+  test('that a whole state does not name are removed', () => {
+    const { maps, planner, run } = start();
+    run(planner.plan(changes([], { peers: new Map([one, two].map((address) => [address, true])) })));
+    const next = new Planner(maps.snapshot());
+    expect(run(next.planAll(changes([], { peers: new Map([[two, true]]) })))).toEqual(['peer.delete']);
   });
 });
