@@ -9,7 +9,7 @@
  * - What the sink sees of a fresh listing is the difference to what it was told before (Inventory).
  * - Only Failures are retried; anything else is a bug and ends the source.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import type { SourceSink } from '../source.ts';
 import type { BackoffOptions } from './backoff.ts';
 import { Backoff } from './backoff.ts';
@@ -147,6 +147,8 @@ export class Reflector {
         this.#inventory.flush();
         if (this.#version !== undefined) this.#backoff.reset();
       }
+      // An API server sends each object by itself: what has come together is read together.
+      await nextTurn();
     }
     if (reader.pending) throw new Failure(`watching ${this.#kind.plural}: it ended in the middle of a frame`, 'FRAME');
   }
