@@ -67,7 +67,7 @@ static __always_inline const struct addr *host_for(const struct packet *p, const
 
 /*
  * Asks the routing table for the way to the node v->to.saddr, for a packet and its wrapping: 1: it is in
- * v->route. 0: the verdict says what becomes of the packet. XDP leaves it to tc.
+ * v->route. 0: the verdict says what becomes of the packet. XDP leaves to tc what it cannot send.
  */
 static __noinline int find_way_to_host(void *ctx, const struct packet *p, struct verdict *v)
 {
@@ -76,10 +76,6 @@ static __noinline int find_way_to_host(void *ctx, const struct packet *p, struct
 	__u32 size = p->v4 ? WRAP_V4 : WRAP_V6;
 	int found;
 
-	if (p->hook == HOOK_XDP) {
-		decide(v, ACTION_PASS, REASON_TO_TC);
-		return 0;
-	}
 	if (!own) {
 		decide(v, ACTION_DROP, REASON_DROP_NO_SOURCE);
 		return 0;
@@ -92,6 +88,12 @@ static __noinline int find_way_to_host(void *ctx, const struct packet *p, struct
 	outer.daddr = v->to.saddr;
 	outer.sport = wrap_source_port(&p->tuple);
 	found = ask_route(ctx, p, &outer, p->l3_len ? p->l3_len + size : 0, &v->route);
+	if (p->hook == HOOK_XDP) {
+		if (found == BPF_FIB_LKUP_RET_SUCCESS && xdp_can_send(p, v->route.ifindex))
+			return 1;
+		decide(v, ACTION_PASS, REASON_TO_TC);
+		return 0;
+	}
 	if (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return 1;
 	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED) {

@@ -15,7 +15,7 @@
 #include "icmp.h"
 #include "icmp_error.h"
 #include "sctp.h"
-#include "wrap.h"
+#include "wrap_tc.h"
 
 /* Lets a packet go that has become v->to. Returns a tc action. */
 static __always_inline int skb_leave(struct __sk_buff *skb, const struct verdict *v)
@@ -178,25 +178,6 @@ static __always_inline int pass_by(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
-/* What has become of a packet that may be wrapped. */
-enum opened {
-	OPENED_NOT, /* it is somebody else's, and as it was */
-	OPENED,     /* read anew, and its backend is in v->to */
-	OPENED_LOST,
-};
-
-/* Opens what another node has sent here as it is, for a backend of this one. */
-static __always_inline enum opened open_wrapped(struct __sk_buff *skb, struct packet *p, struct verdict *v)
-{
-	int opened = skb_unwrap(skb, p, &v->to);
-
-	if (opened <= 0)
-		return opened ? OPENED_LOST : OPENED_NOT;
-	__builtin_memset(p, 0, sizeof(*p));
-	p->sender = SENDER_OUTSIDE;
-	return OPENED;
-}
-
 static __always_inline int settle_in(struct __sk_buff *skb, enum sender sender)
 {
 	struct packet packet = { .sender = sender };
@@ -205,9 +186,11 @@ static __always_inline int settle_in(struct __sk_buff *skb, enum sender sender)
 	enum opened opened = OPENED_NOT;
 
 	if (sender == SENDER_OUTSIDE && parsed == PARSED_TUPLE && may_be_wrapped(&packet)) {
-		opened = open_wrapped(skb, &packet, &verdict);
-		if (opened == OPENED)
+		opened = skb_unwrap(skb, &packet, &verdict.to);
+		if (opened == OPENED) {
+			forget_packet(&packet);
 			parsed = skb_read(skb, &packet);
+		}
 	}
 	if (opened == OPENED_LOST)
 		decide(&verdict, ACTION_DROP, REASON_DROP_WRITE);

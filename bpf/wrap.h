@@ -7,8 +7,9 @@
 #define MAGLANE_WRAP_H
 
 #include "config.h"
-#include "ctx_tc.h"
+#include "csum.h"
 #include "host.h"
+#include "parse.h"
 
 /* UDP, Geneve, and the start of its option. */
 struct wrap_head {
@@ -74,19 +75,17 @@ static __always_inline struct wrap_head wrap_head(const struct packet *p, __u16 
 }
 
 #define WRAP_TTL 64
-#define WRAP_FLAGS (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP)
 
 /*
  * Congestion is not signalled through the wrapping (RFC 6040, 4.1: compatibility mode), so of the
- * traffic class only the upper six bits are taken over. Of many segments in one, the kernel
- * corrects lengths and checksum of each.
+ * traffic class only the upper six bits are taken over. `class`: that of the packet inside.
  */
-static __always_inline int skb_wrap_v4(struct __sk_buff *skb, const struct packet *p, const struct tuple *to,
-				       const struct addr *own, __u16 inside)
+static __always_inline void fill_wrap_v4(struct wrap4 *wrap, const struct packet *p, const struct tuple *to,
+					 const struct addr *own, __u16 inside, __u8 class)
 {
-	struct wrap4 wrap = {
+	*wrap = (struct wrap4){
 		.ip = {
-			.version = 4, .ihl = 5, .ttl = WRAP_TTL, .protocol = IPPROTO_UDP,
+			.version = 4, .ihl = 5, .tos = class & 0xfc, .ttl = WRAP_TTL, .protocol = IPPROTO_UDP,
 			.tot_len = bpf_htons(inside + WRAP_V4),
 			.frag_off = bpf_htons(0x4000), /* do not fragment */
 			.saddr = addr_v4(own), .daddr = addr_v4(&to->saddr),
@@ -94,19 +93,14 @@ static __always_inline int skb_wrap_v4(struct __sk_buff *skb, const struct packe
 		.head = wrap_head(p, inside),
 		.addr = addr_v4(&to->daddr), .port = to->dport,
 	};
-
-	if (bpf_skb_load_bytes(skb, p->l3 + offsetof(struct iphdr, tos), &wrap.ip.tos, 1))
-		return 0;
-	wrap.ip.tos &= 0xfc;
-	wrap.ip.check = ~csum_fold16(bpf_csum_diff(NULL, 0, (__be32 *)&wrap.ip, sizeof(wrap.ip), 0));
-	return !bpf_skb_adjust_room(skb, sizeof(wrap), BPF_ADJ_ROOM_MAC, WRAP_FLAGS | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4) &&
-	       !bpf_skb_store_bytes(skb, p->l3, &wrap, sizeof(wrap), BPF_F_RECOMPUTE_CSUM);
+	wrap->ip.check = ~csum_fold16(bpf_csum_diff(NULL, 0, (__be32 *)&wrap->ip, sizeof(wrap->ip), 0));
 }
 
-static __always_inline int skb_wrap_v6(struct __sk_buff *skb, const struct packet *p, const struct tuple *to,
-				       const struct addr *own, __u16 inside)
+/* `first`: the word of version, class and flow label, which those go by who spread packets (RFC 6438). */
+static __always_inline void fill_wrap_v6(struct wrap6 *wrap, const struct packet *p, const struct tuple *to,
+					 const struct addr *own, __u16 inside, __be32 first)
 {
-	struct wrap6 wrap = {
+	*wrap = (struct wrap6){
 		.ip = {
 			.hop_limit = WRAP_TTL, .nexthdr = IPPROTO_UDP,
 			.payload_len = bpf_htons(inside + WRAP_V6 - sizeof(struct ipv6hdr)),
@@ -114,34 +108,22 @@ static __always_inline int skb_wrap_v6(struct __sk_buff *skb, const struct packe
 		.head = wrap_head(p, inside),
 		.addr = to->daddr, .port = to->dport,
 	};
-
-	/* The flow label, too, for those who spread packets by it (RFC 6438). */
-	if (bpf_skb_load_bytes(skb, p->l3, &wrap.ip, 4))
-		return 0;
-	*(__be32 *)&wrap.ip &= bpf_htonl(0xffcfffff);
-	__builtin_memcpy(&wrap.ip.saddr, own, sizeof(*own));
-	__builtin_memcpy(&wrap.ip.daddr, &to->saddr, sizeof(to->saddr));
-	return !bpf_skb_adjust_room(skb, sizeof(wrap), BPF_ADJ_ROOM_MAC, WRAP_FLAGS | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6) &&
-	       !bpf_skb_store_bytes(skb, p->l3, &wrap, sizeof(wrap), BPF_F_RECOMPUTE_CSUM);
+	*(__be32 *)&wrap->ip = first & bpf_htonl(0xffcfffff);
+	__builtin_memcpy(&wrap->ip.saddr, own, sizeof(*own));
+	__builtin_memcpy(&wrap->ip.daddr, &to->saddr, sizeof(to->saddr));
 }
 
-/*
- * Wraps a packet, which stays as it is, for the node to->saddr and the backend to->daddr there. Global, as
- * what follows: proven once, and with a stack of its own. 0: it could not be done.
- */
-__noinline int skb_wrap(struct __sk_buff *skb, const struct packet *p, const struct tuple *to)
-{
-	const struct addr *own;
-	__u32 inside;
+/* What has become of a packet that may be wrapped. */
+enum opened {
+	OPENED_NOT = 0, /* it is somebody else's, and as it was */
+	OPENED,         /* what was inside is to be read anew, and its backend is known */
+	OPENED_LOST,
+};
 
-	if (!p || !to)
-		return 0;
-	own = own_address(p);
-	/* Behind a short packet, frames may have padding. */
-	inside = skb->gso_size ? skb->len - p->l3 : p->l3_len;
-	if (!own || inside == 0)
-		return 0;
-	return p->v4 ? skb_wrap_v4(skb, p, to, own, inside) : skb_wrap_v6(skb, p, to, own, inside);
+/* Before what was inside is read. It comes from outside. */
+static __always_inline void forget_packet(struct packet *p)
+{
+	__builtin_memset(p, 0, sizeof(*p));
 }
 
 /* Whether a packet is one that another node has wrapped for this one; all others at that port are somebody else's. */
@@ -152,38 +134,6 @@ static __always_inline int is_wrapped(const struct packet *p, const struct wrap_
 	return head->options == words + 1 && head->flags == GENEVE_CRITICAL &&
 	       head->inner == bpf_htons(p->v4 ? ETH_P_IP : ETH_P_IPV6) &&
 	       head->class == bpf_htons(OPTION_CLASS) && head->type == OPTION_BACKEND && head->length == words;
-}
-
-/*
- * Takes the wrapping off a packet that one of the other nodes has sent to this one, and gives the backend in
- * `to`. `p` is not read anew. 1: done. 0: it is none, and is as it was. Below 0: it is lost.
- */
-__noinline int skb_unwrap(struct __sk_buff *skb, const struct packet *p, struct tuple *to)
-{
-	__u32 size, at, header;
-	struct wrap_head head;
-	__be32 v4 = 0;
-	long err;
-
-	if (!p || !to)
-		return 0;
-	header = p->v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
-	if (p->l4 - p->l3 != header || !is_from_peer(p) || bpf_skb_load_bytes(skb, p->l4, &head, sizeof(head)) || !is_wrapped(p, &head))
-		return 0;
-	at = p->l4 + sizeof(head);
-	if (p->v4) {
-		err = bpf_skb_load_bytes(skb, at, &v4, sizeof(v4));
-		to->daddr = addr_from_v4(v4);
-		at += sizeof(v4);
-		size = WRAP_V4;
-	} else {
-		err = bpf_skb_load_bytes(skb, at, &to->daddr, sizeof(to->daddr));
-		at += sizeof(to->daddr);
-		size = WRAP_V6;
-	}
-	if (err || bpf_skb_load_bytes(skb, at, &to->dport, sizeof(to->dport)))
-		return 0;
-	return bpf_skb_adjust_room(skb, -(__s32)size, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ? -1 : 1;
 }
 
 #endif

@@ -5,6 +5,7 @@
 #include "count.h"
 #include "ctx_xdp.h"
 #include "glance.h"
+#include "wrap_xdp.h"
 
 /* Carries a verdict out, as an XDP action. What the kernel refuses becomes a drop. */
 static __noinline int xdp_carry_out(struct xdp_md *ctx, const struct packet *p, struct verdict *v)
@@ -23,6 +24,11 @@ static __noinline int xdp_carry_out(struct xdp_md *ctx, const struct packet *p, 
 			return send ? xdp_send(ctx, &v->route) : XDP_PASS;
 		v->why = REASON_DROP_WRITE;
 		return XDP_DROP;
+	case ACTION_WRAP:
+		if (xdp_wrap(ctx, p, &v->to))
+			return xdp_send(ctx, &v->route);
+		v->why = REASON_TO_TC; /* its flow is entered, and tc finds it */
+		return XDP_PASS;
 	default:
 		return XDP_DROP;
 	}
@@ -39,9 +45,23 @@ static __always_inline int xdp_settle(struct xdp_md *ctx, __u64 bytes)
 	struct packet packet = {};
 	struct verdict verdict = {};
 	enum parsed parsed = xdp_read(ctx, &packet);
+	enum opened opened = OPENED_NOT;
 	int action;
 
-	if (parsed == PARSED_TUPLE)
+	if (parsed == PARSED_TUPLE && may_be_wrapped(&packet)) {
+		opened = xdp_unwrap(ctx, &packet, &verdict.to);
+		if (opened == OPENED) {
+			forget_packet(&packet);
+			parsed = xdp_read(ctx, &packet);
+		}
+	}
+	if (opened == OPENED_LOST)
+		decide(&verdict, ACTION_DROP, REASON_DROP_WRITE);
+	else if (opened && parsed == PARSED_TUPLE)
+		take_in(&packet, &verdict);
+	else if (opened)
+		decide(&verdict, ACTION_DROP, REASON_DROP_DSR);
+	else if (parsed == PARSED_TUPLE)
 		serve(ctx, &packet, &verdict);
 	else
 		decide(&verdict, ACTION_PASS, reason_unparsed(parsed));

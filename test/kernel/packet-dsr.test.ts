@@ -5,7 +5,7 @@ import { BackendFlag, FlowFlag, FrontendKind, NodeFlag } from '../../agent/datap
 import { buildPacket, joinEndpoint, sourcePort } from '../support/packet.ts';
 import type { PacketSpec } from '../support/packet.ts';
 import { IP, serveOn, startBench } from './packet-bench.ts';
-import type { Bench, Family } from './packet-bench.ts';
+import type { Bench, Family, Hook } from './packet-bench.ts';
 import { tuple } from './packet-lab.ts';
 
 const PORT = 6091;
@@ -13,7 +13,9 @@ const PORT = 6091;
 const HOST = { 4: '198.51.100.2', 6: '2001:db8:1::2' } as const;
 /** What the wrapping adds. */
 const WRAP = { 4: 48, 6: 80 } as const;
-const ALL = ([4, 6] as const).flatMap((family) => (['tcp', 'udp'] as const).map((proto) => ({ family, proto })));
+const ALL = (['xdp', 'tc'] as const).flatMap((hook) =>
+  ([4, 6] as const).flatMap((family) => (['tcp', 'udp'] as const).map((proto) => ({ hook, family, proto }))),
+);
 let bench: Bench;
 
 beforeAll(async () => {
@@ -60,7 +62,13 @@ function sentHere(family: Family, inner: PacketSpec, more: Partial<Wrapping> = {
   return wrapped(family, inner, { from: HOST[family], to: IP[family].mesh, sport: 50_000, backend: IP[family].local, ...more });
 }
 
-describe.each(ALL)('$proto over IPv$family', ({ family, proto }) => {
+/** XDP writes the link layer itself; at tc the kernel does, after the program. */
+function leaving(hook: Hook, frame: Uint8Array): Uint8Array {
+  if (hook === 'xdp') frame.set([bench.toNode2.destination, bench.toNode2.source].flatMap((mac) => mac.split(':').map((byte) => parseInt(byte, 16))));
+  return frame;
+}
+
+describe.each(ALL)('$proto over IPv$family at $hook', ({ hook, family, proto }) => {
   const ip = IP[family];
   const remote = (kind?: number): void => {
     serveOn(bench, proto, ip.vip, [{ at: ip.remote, local: false }]);
@@ -71,44 +79,36 @@ describe.each(ALL)('$proto over IPv$family', ({ family, proto }) => {
 
   it("goes to the backend's node as it is, with the backend's address before it", async () => {
     remote();
-    const sent = await bench.run('tc', request(family, proto));
+    const sent = await bench.run(hook, request(family, proto));
     const sport = sourcePort(sent.data);
     expect(sport).toBeGreaterThanOrEqual(0xc000);
-    const expected = wrapped(family, request(family, proto), { from: ip.mesh, to: HOST[family], sport, backend: ip.remote });
+    const expected = leaving(hook, wrapped(family, request(family, proto), { from: ip.mesh, to: HOST[family], sport, backend: ip.remote }));
     expect(sent).toMatchObject({ action: 'redirect', reason: 'NEW_DSR', data: expected });
-    expect(await bench.run('tc', request(family, proto))).toMatchObject({ action: 'redirect', reason: 'DSR', data: expected });
+    expect(await bench.run(hook, request(family, proto))).toMatchObject({ action: 'redirect', reason: 'DSR', data: expected });
     expect(await bench.run('egress', expected, 'mesh0')).toMatchObject({ action: 'pass', reason: 'FOREIGN' });
     expect(bench.lab.connections(1)).toBe(1);
     expect(bench.lab.flows()).toMatchObject([{ key, flow: { flags: FlowFlag.DSR, to: { saddr: HOST[family], daddr: ip.remote, dport: 8080 } } }]);
     // Another flow takes another port: so it may take another path.
-    const other = await bench.run('tc', request(family, proto, { from: joinEndpoint(ip.client, 40_001) }));
+    const other = await bench.run(hook, request(family, proto, { from: joinEndpoint(ip.client, 40_001) }));
     expect(sourcePort(other.data)).not.toBe(sport);
-  });
-
-  it('is left to tc by XDP, untouched and unknown', async () => {
-    remote();
-    expect(await bench.run('xdp', request(family, proto))).toMatchObject({ action: 'pass', reason: 'TO_TC', data: buildPacket(request(family, proto)) });
-    expect(bench.lab.flows()).toEqual([]);
-    const opened = sentHere(family, request(family, proto));
-    expect(await bench.run('xdp', opened, 'mesh0')).toMatchObject({ action: 'pass', reason: 'FOREIGN', data: opened });
   });
 
   it('is opened where its backend is, which sees the client and answers it under the address that was dialled', async () => {
     const here = buildPacket({ ...request(family, proto), to: joinEndpoint(ip.local, 8080) });
     const inner = request(family, proto);
-    expect(await bench.run('tc', sentHere(family, inner), 'mesh0')).toMatchObject({ action: 'pass', reason: 'NEW_LOCAL', data: here });
-    expect(await bench.run('tc', sentHere(family, inner), 'mesh0')).toMatchObject({ action: 'pass', reason: 'LOCAL', data: here });
+    expect(await bench.run(hook, sentHere(family, inner), 'mesh0')).toMatchObject({ action: 'pass', reason: 'NEW_LOCAL', data: here });
+    expect(await bench.run(hook, sentHere(family, inner), 'mesh0')).toMatchObject({ action: 'pass', reason: 'LOCAL', data: here });
     const answer: PacketSpec = { proto, from: joinEndpoint(ip.local, 8080), to: joinEndpoint(ip.client, 40_000) };
     const answered = buildPacket({ ...answer, from: joinEndpoint(ip.vip, 80) });
     expect(await bench.run('passing', answer)).toMatchObject({ action: 'pass', reason: 'REPLY_LOCAL', data: answered });
     // The node's flow is one like any other: what comes without its wrapping belongs to it as well.
-    expect(await bench.run('tc', inner)).toMatchObject({ action: 'pass', reason: proto === 'tcp' ? 'LOCAL' : 'FOREIGN' });
+    expect(await bench.run(hook, inner)).toMatchObject({ action: 'pass', reason: proto === 'tcp' ? 'LOCAL' : 'FOREIGN' });
   });
 
   it("stays somebody else's when its sender is none of the other nodes, or it is not for this one, or it is another's wrapping", async () => {
     const inner = request(family, proto);
     const foreign = async (packet: Uint8Array): Promise<void> =>
-      expect(await bench.run('tc', packet, 'mesh0')).toMatchObject({ action: 'pass', reason: 'FOREIGN', data: packet });
+      expect(await bench.run(hook, packet, 'mesh0')).toMatchObject({ action: 'pass', reason: 'FOREIGN', data: packet });
     await foreign(sentHere(family, inner, { from: ip.client }));
     await foreign(sentHere(family, inner, { to: ip.up }));
     for (const [at, byte] of [
@@ -130,22 +130,26 @@ describe.each(ALL)('$proto over IPv$family', ({ family, proto }) => {
     expect(bench.lab.flows()).toEqual([]);
   });
 
-  it('is dropped when what is inside is no packet of a flow', async () => {
-    for (const inner of [
-      { ...request(family, proto), proto: 'icmp' },
-      { ...request(family, proto), proto: 47 },
-    ] as const)
-      expect(await bench.run('tc', sentHere(family, inner), 'mesh0')).toMatchObject({ action: 'drop', reason: 'DROP_DSR' });
+  it('is dropped when what is inside is no packet of a flow; XDP leaves to tc what it does not know', async () => {
+    for (const proto of ['icmp', 47] as const) {
+      const packet = sentHere(family, { ...request(family, 'udp'), proto });
+      const left = { action: 'pass', reason: 'FOREIGN', data: packet };
+      expect(await bench.run(hook, packet, 'mesh0')).toMatchObject(hook === 'xdp' ? left : { action: 'drop', reason: 'DROP_DSR' });
+    }
+    // A header inside that says nonsense is none either.
+    const packet = sentHere(family, request(family, proto));
+    packet[14 + WRAP[family]] = 0xf5;
+    expect(await bench.run(hook, packet, 'mesh0')).toMatchObject({ action: 'drop', reason: 'DROP_DSR' });
   });
 
   it('keeps the backend that it has here if it is a connection, and takes the new one if it is not', async () => {
-    await bench.run('tc', sentHere(family, request(family, proto)), 'mesh0');
-    const moved = await bench.run('tc', sentHere(family, request(family, proto), { backend: ip.local2 }), 'mesh0');
+    await bench.run(hook, sentHere(family, request(family, proto)), 'mesh0');
+    const moved = await bench.run(hook, sentHere(family, request(family, proto), { backend: ip.local2 }), 'mesh0');
     const [reason, at] = proto === 'tcp' ? ['LOCAL', ip.local] : ['NEW_LOCAL', ip.local2];
     expect(moved).toMatchObject({ reason, data: buildPacket({ ...request(family, proto), to: joinEndpoint(at, 8080) }) });
     if (proto === 'udp') return;
     const again = request(family, proto, { flags: 'S' });
-    expect(await bench.run('tc', sentHere(family, again, { backend: ip.local2 }), 'mesh0')).toMatchObject({
+    expect(await bench.run(hook, sentHere(family, again, { backend: ip.local2 }), 'mesh0')).toMatchObject({
       reason: 'NEW_LOCAL',
       data: buildPacket({ ...again, to: joinEndpoint(ip.local2, 8080) }),
     });
@@ -154,12 +158,12 @@ describe.each(ALL)('$proto over IPv$family', ({ family, proto }) => {
   it('is masqueraded from pods, to cluster IPs and to backends whose node is not known to take it', async () => {
     remote();
     bench.lab.node({ ...KNOWN, flags: KNOWN.flags | NodeFlag.DETECTS_V4 | NodeFlag.DETECTS_V6, pods: [`${IP[4].client}/32`, `${IP[6].client}/128`] });
-    expect(await bench.run('tc', request(family, proto))).toMatchObject({ reason: 'NEW_REMOTE' });
+    expect(await bench.run(hook, request(family, proto))).toMatchObject({ reason: 'NEW_REMOTE' });
     bench.lab.node(KNOWN);
     for (const prepare of [() => remote(FrontendKind.CLUSTER_IP), () => serveOn(bench, proto, ip.vip, [{ at: ip.remote, local: false }])]) {
       bench.lab.forget();
       prepare();
-      expect(await bench.run('tc', request(family, proto))).toMatchObject({ reason: 'NEW_REMOTE' });
+      expect(await bench.run(hook, request(family, proto))).toMatchObject({ reason: 'NEW_REMOTE' });
     }
   });
 
@@ -169,13 +173,13 @@ describe.each(ALL)('$proto over IPv$family', ({ family, proto }) => {
     const macs = { source: bench.toRouter.destination, destination: bench.toRouter.source };
     const long = (length: number): PacketSpec => request(family, proto, { payload: Array.from({ length: length - headers }, () => 7), macs });
     const most = 1500 - WRAP[family];
-    expect(await bench.run('tc', long(most))).toMatchObject({ action: 'redirect', reason: 'NEW_DSR' });
-    const longer = await bench.run('tc', long(most + 1));
+    expect(await bench.run(hook, long(most))).toMatchObject({ action: 'redirect', reason: 'NEW_DSR' });
+    const longer = await bench.run(hook, long(most + 1));
+    if (hook === 'xdp') return expect(longer).toMatchObject({ action: 'pass', reason: 'TO_TC', data: buildPacket(long(most + 1)) });
     if (proto === 'udp') {
       // Masqueraded, and so is the flow from then on.
       expect(longer).toMatchObject({ action: 'redirect', reason: 'NEW_REMOTE' });
-      expect(await bench.run('tc', long(100))).toMatchObject({ action: 'redirect', reason: 'REMOTE' });
-      return;
+      return expect(await bench.run(hook, long(100))).toMatchObject({ action: 'redirect', reason: 'REMOTE' });
     }
     // Its sender hears what would do.
     expect(longer).toMatchObject({ action: 'redirect', reason: 'TOO_BIG' });
@@ -183,22 +187,23 @@ describe.each(ALL)('$proto over IPv$family', ({ family, proto }) => {
     expect([...icmp.subarray(0, 2)]).toEqual(family === 4 ? [3, 4] : [2, 0]);
     expect([...icmp.subarray(6, 8)]).toEqual(be16(most));
     bench.lab.forget();
-    expect(await bench.run('tc', long(most + 1))).toMatchObject({ action: 'redirect', reason: 'TOO_BIG' });
-    expect(bench.lab.flows()).toEqual([]);
+    expect(await bench.run(hook, long(most + 1))).toMatchObject({ action: 'redirect', reason: 'TOO_BIG' });
+    return expect(bench.lab.flows()).toEqual([]);
   });
 
   it('goes no further when its time to live is spent, or there is no way', async () => {
     remote();
     const macs = { source: bench.toRouter.destination, destination: bench.toRouter.source };
-    expect(await bench.run('tc', request(family, proto, { ttl: 1, macs }))).toMatchObject({ action: 'redirect', reason: 'DROP_TTL' });
+    const left = { action: 'pass', reason: 'TO_TC' };
+    expect(await bench.run(hook, request(family, proto, { ttl: 1, macs }))).toMatchObject(hook === 'xdp' ? left : { action: 'redirect', reason: 'DROP_TTL' });
     bench.lab.host(1, ip.blackhole);
-    expect(await bench.run('tc', request(family, proto))).toMatchObject({ action: 'drop', reason: 'DROP_NO_ROUTE' });
+    expect(await bench.run(hook, request(family, proto))).toMatchObject(hook === 'xdp' ? left : { action: 'drop', reason: 'DROP_NO_ROUTE' });
     expect(bench.lab.flows()).toEqual([]);
   });
 
   it("takes along the errors about its answers, and the backend's node tells the backend", async () => {
     remote();
-    await bench.run('tc', request(family, proto));
+    await bench.run(hook, request(family, proto));
     const router = family === 4 ? '203.0.113.254' : '2001:db8:c::fe';
     const error = (from: string, fromPort: number): PacketSpec => {
       const quoted = buildPacket({ proto, from: joinEndpoint(from, fromPort), to: joinEndpoint(ip.client, 40_000) }).subarray(14);
@@ -211,7 +216,7 @@ describe.each(ALL)('$proto over IPv$family', ({ family, proto }) => {
 
     bench.lab.forget();
     expect(await bench.run('tc', sentHere(family, error(ip.vip, 80)), 'mesh0')).toMatchObject({ action: 'drop', reason: 'DROP_DSR' });
-    await bench.run('tc', sentHere(family, request(family, proto)), 'mesh0');
+    await bench.run(hook, sentHere(family, request(family, proto)), 'mesh0');
     const told = await bench.run('tc', sentHere(family, error(ip.vip, 80)), 'mesh0');
     expect(told).toMatchObject({ action: 'pass', reason: 'LOCAL', data: buildPacket(error(ip.local, 8080)) });
   });

@@ -259,7 +259,8 @@ function begin(one: Case, frontend: Frontend): Expected {
   if (host === undefined || (tuple.proto === UDP && one.hook !== 'xdp' && isTooLongToWrap(one))) return enter(one, choice, frontend);
   const to = { ...tuple, saddr: host, daddr: choice.backend.addr, dport: choice.backend.port };
   const way = wrap(one, 'NEW_DSR', to);
-  if (way.action === 'wrap' || way.reason === 'DROP_WRITE') one.conntrack.enterDsr(tuple, to, { service: frontend.service, backend: choice.id });
+  if (way.action === 'wrap' || (one.packet.said === 0 && one.packet.ttl > 1))
+    one.conntrack.enterDsr(tuple, to, { service: frontend.service, backend: choice.id });
   return way;
 }
 
@@ -269,12 +270,13 @@ const isTooLongToWrap = ({ packet }: Case): boolean => packet.ttl > 1 && packet.
 /** The way to the backend's node. */
 function wrap(one: Case, reason: string, to: Tuple): Expected {
   const { hook, packet, world } = one;
-  if (hook === 'xdp') return pass('TO_TC');
   if (ownAddress(world, packet) === undefined) return drop('DROP_NO_SOURCE');
   if (packet.ttl <= 1) return reject(one, 'DROP_TTL');
+  if (hook === 'xdp' && (packet.tagged || isTooLongToWrap(one))) return pass('TO_TC');
   if (isTooLongToWrap(one)) return reject(one, 'TOO_BIG', MTU - wrapSize(packet));
   // Longer than a header can say: it would not fit behind another one either.
-  return packet.said === 0 || packet.tagged ? drop('DROP_WRITE') : { action: 'wrap', reason, to };
+  if (packet.said === 0 || packet.tagged) return hook === 'xdp' ? pass('TO_TC') : drop('DROP_WRITE');
+  return { action: 'wrap', reason, to };
 }
 
 /** The way to the backend, and as whom: the client itself where answers come by this node on their own. */

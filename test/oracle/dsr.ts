@@ -6,7 +6,7 @@ import type { Address } from '../../agent/model/address.ts';
 import { addressBytes, read16, readIp, sumOf, write16 } from './bytes.ts';
 import type { Origin } from './choose.ts';
 import type { Seen } from './decide.ts';
-import { UDP } from './frames.ts';
+import { TCP, UDP } from './frames.ts';
 import { hashTuple } from './hash.ts';
 import { parse } from './parse.ts';
 import type { Parsed } from './parse.ts';
@@ -69,13 +69,20 @@ export function wrapped(frame: Uint8Array, of: Parsed, to: Tuple, own: Address):
   return Uint8Array.from([...frame.subarray(0, 14), ...bytes, ...udp, ...geneve(family, to), ...inner]);
 }
 
+/** A whole packet of TCP or UDP: XDP leaves all else to tc, as it is. */
+function isPlain(inner: Uint8Array, family: Family): boolean {
+  if (inner.length < IP_HEADER[family]) return false;
+  const proto = inner[family === 4 ? 9 : 6] ?? 0;
+  return (proto === TCP || proto === UDP) && (family === 6 || (read16(inner, 6) & 0x3fff) === 0);
+}
+
 /** What came wrapped from another node: the packet inside, and the backend that it is for. 'lost': it cannot be opened. */
 export type Opened = { readonly seen: Seen; readonly to: { readonly daddr: Address; readonly dport: number } } | 'lost';
 
 /** Undefined: it is none, and somebody else's. */
 export function open(world: World, seen: Seen): Opened | undefined {
   const { hook, frame, packet } = seen;
-  if (hook !== 'ingress' || typeof packet === 'string' || packet.fragment !== undefined) return undefined;
+  if ((hook !== 'ingress' && hook !== 'xdp') || typeof packet === 'string' || packet.fragment !== undefined) return undefined;
   const { tuple, l3, l4, tagged } = packet;
   const family = familyOf(packet);
   const isForUs = tuple.proto === UDP && tuple.dport === DSR_PORT && !tagged && tuple.daddr === ownAddress(world, packet) && world.peers.has(tuple.saddr);
@@ -89,9 +96,10 @@ export function open(world: World, seen: Seen): Opened | undefined {
   const isOurs = head.every((byte, i) => (i >= 4 && i < 8) || frame[l4 + 8 + i] === byte);
   if (!isOurs) return undefined;
   const inner = frame.subarray(l3 + wrapSize(packet));
+  if (hook === 'xdp' && !isPlain(inner, family)) return undefined;
   if (inner.length < IP_HEADER[family]) return 'lost';
   const opened = Uint8Array.from([...frame.subarray(0, 14), ...inner]);
-  return { seen: { ...seen, frame: opened, packet: parse(opened, false), isOwn: false }, to };
+  return { seen: { ...seen, frame: opened, packet: parse(opened, hook === 'xdp'), isOwn: false }, to };
 }
 
 /** A frame of chance, wrapped: mostly as another node would. */
