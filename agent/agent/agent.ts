@@ -256,9 +256,9 @@ class Agent {
 }
 
 function sizes(options: AgentOptions) {
-  const { maxServices, maxFrontends, maxBackends, ringSlots, maxSourceRanges, maxFlows, maxAffinity, maxDevices } = options;
+  const { maxServices, maxFrontends, maxBackends, ringSlots, maxSourceRanges, maxFlows, maxAffinity, maxUdpPeers, maxDevices } = options;
   const capacity = { services: maxServices, frontends: maxFrontends, backends: maxBackends, ringSlots, sourceRanges: maxSourceRanges };
-  return { capacity, maxFlows, maxAffinity, maxDevices, hosts: dsrPortOf(options) !== 0 };
+  return { capacity, maxFlows, maxAffinity, maxUdpPeers, maxDevices, hosts: dsrPortOf(options) !== 0 };
 }
 
 /** Each source is imported when it is the one: neither pays for the other. */

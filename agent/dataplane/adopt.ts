@@ -17,6 +17,8 @@ export interface MapSizes {
   /** Tracked flows: two entries each. */
   readonly maxFlows: number;
   readonly maxAffinity: number;
+  /** Sockets times VIPs: two entries each. */
+  readonly maxUdpPeers: number;
   /** Devices that programs are attached to. */
   readonly maxDevices: number;
   /** Packets may be sent on as they are: where they are not, no backend's node needs to be known. */
@@ -40,7 +42,7 @@ const LINKED = ['backends', 'open_sockets', 'ring', 'services', 'frontends', 'so
 const KEYED = new Set([1, 9, 11]);
 
 /** Sets the sizes of the maps that have an option. Before loading. */
-export function setSizes(object: BpfObject, { capacity, maxFlows, maxAffinity, maxDevices, hosts }: MapSizes): void {
+export function setSizes(object: BpfObject, { capacity, maxFlows, maxAffinity, maxUdpPeers, maxDevices, hosts }: MapSizes): void {
   object.setMaxEntries('services', capacity.services);
   object.setMaxEntries('frontends', capacity.frontends);
   object.setMaxEntries('backends', capacity.backends);
@@ -50,6 +52,7 @@ export function setSizes(object: BpfObject, { capacity, maxFlows, maxAffinity, m
   object.setMaxEntries('ring', Math.ceil(capacity.ringSlots / RING_CHUNK));
   object.setMaxEntries('flows', 2 * maxFlows);
   object.setMaxEntries('affinity', maxAffinity);
+  object.setMaxEntries('udp_peers', 2 * maxUdpPeers);
   object.setMaxEntries('devices', maxDevices);
 }
 

@@ -10,6 +10,7 @@ const SIZED_BY: Readonly<Record<string, string>> = {
   source_ranges: '--max-source-ranges',
   flows: '--max-flows',
   affinity: '--max-affinity',
+  udp_peers: '--max-udp-peers',
   devices: '--max-devices',
 };
 

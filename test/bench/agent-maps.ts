@@ -97,7 +97,16 @@ class Watch {
 
 const bpffs = `/sys/fs/bpf/maglane-bench-${process.pid}`;
 const log = createLog('error', 'text');
-const options = { capacity: CAPACITY, maxFlows: 131_072, maxAffinity: 65_536, maxDevices: 1024, bpffs, cgroup: '/', xdpMode: 'off' } as const;
+const options = {
+  capacity: CAPACITY,
+  maxFlows: 131_072,
+  maxAffinity: 65_536,
+  maxUdpPeers: 32_768,
+  maxDevices: 1024,
+  bpffs,
+  cgroup: '/',
+  xdpMode: 'off',
+} as const;
 const dataplane = await Dataplane.open({ ...options, snatPorts: { min: 61_000, max: 65_535 }, dsrPort: 0, hosts: false }, log);
 let written: () => void = () => undefined;
 const controller = new Controller({

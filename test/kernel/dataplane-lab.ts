@@ -90,6 +90,7 @@ export class Node {
       capacity: { services: 64, frontends: 64, backends: 128, ringSlots: 8192, sourceRanges: 64 },
       maxFlows: 1024,
       maxAffinity: 256,
+      maxUdpPeers: 256,
       maxDevices: 64,
       dsrPort: 0,
       hosts: false,
