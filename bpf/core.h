@@ -45,12 +45,13 @@ static __always_inline void follow(void *ctx, const struct packet *p, const stru
 	}
 }
 
-/* Whether the backend of a flow is still the frontend's to choose. */
+/* Whether the backend of a flow is still the frontend's to choose, and to be reached in the flow's way. */
 static __always_inline int still_serves(const struct flow *flow, const struct frontend *frontend)
 {
 	const struct backend *backend = get_backend(flow->backend, frontend->service);
 
 	return backend && backend->flags & BACKEND_SERVING &&
+	       (!(flow->flags & FLOW_DSR) || backend->flags & BACKEND_HOSTED) &&
 	       backend->port == flow->to.dport && addr_equal(&backend->addr, &flow->to.daddr);
 }
 

@@ -23,8 +23,8 @@ export interface FlowReading {
   /** Ids of the maps `services` and `backends`. */
   readonly service: number;
   readonly backendId: number;
-  /** "new": no answer yet; "closing": some end has closed or reset. */
-  readonly state: 'new' | 'established' | 'closing';
+  /** "new": no answer yet; "one-way": its answers do not pass here; "closing": some end has closed or reset. */
+  readonly state: 'new' | 'established' | 'one-way' | 'closing';
   /** Whole seconds since its last packet. */
   readonly idleSeconds: number;
   /** Only one half is left: the next packet brings the other back. */
@@ -66,11 +66,17 @@ function reading(key: Tuple, to: Tuple, flow: Flow, other: Flow | undefined, now
     source: { address: isDsr ? key.saddr : to.saddr, port: to.sport },
     service: flow.service,
     backendId: flow.backend,
-    state: (flags & (FlowFlag.FIN | FlowFlag.RST)) !== 0 ? 'closing' : (flags & FlowFlag.ASSURED) !== 0 ? 'established' : 'new',
+    state: stateOf(flags),
     idleSeconds: Math.max(0, now - Math.max(flow.seen, other?.seen ?? 0)),
     half: other === undefined && !isDsr,
     host: isDsr ? to.saddr : undefined,
   };
+}
+
+function stateOf(flags: number): FlowReading['state'] {
+  if ((flags & (FlowFlag.FIN | FlowFlag.RST)) !== 0) return 'closing';
+  if ((flags & FlowFlag.DSR) !== 0) return 'one-way';
+  return (flags & FlowFlag.ASSURED) !== 0 ? 'established' : 'new';
 }
 
 const reversed = ({ saddr, daddr, sport, dport, proto }: Tuple): Tuple => ({ saddr: daddr, daddr: saddr, sport: dport, dport: sport, proto });

@@ -180,7 +180,7 @@ describe.each([
     const held = await cluster.client.hold(BALANCER.addresses[0], 80);
     const flows = await cluster.nodeA.inspect<FlowReading[]>('flows');
     expect(flows).toContainEqual(
-      expect.objectContaining({ host: cluster.nodeB.addresses[0], half: false, backend: { address: b1().addresses[0], port: 8080 } }),
+      expect.objectContaining({ host: cluster.nodeB.addresses[0], half: false, state: 'one-way', backend: { address: b1().addresses[0], port: 8080 } }),
     );
     const backends = await cluster.nodeA.inspect<{ address: string; host?: string }[]>('backends');
     expect(backends.find(({ address }) => address === b1().addresses[1])?.host).toBe(cluster.nodeB.addresses[1]);

@@ -155,6 +155,14 @@ describe.each(ALL)('$proto over IPv$family at $hook', ({ hook, family, proto }) 
     });
   });
 
+  it('stays with its way as long as its backend is reached so, and a connection for good', async () => {
+    remote();
+    await bench.run(hook, request(family, proto));
+    serveOn(bench, proto, ip.vip, [{ at: ip.remote, local: false }]);
+    expect(await bench.run(hook, request(family, proto))).toMatchObject({ reason: proto === 'tcp' ? 'DSR' : 'NEW_REMOTE' });
+    expect(await bench.run(hook, request(family, proto, { flags: 'S' }))).toMatchObject({ reason: proto === 'tcp' ? 'NEW_REMOTE' : 'REMOTE' });
+  });
+
   it('is masqueraded from pods, to cluster IPs and to backends whose node is not known to take it', async () => {
     remote();
     bench.lab.node({ ...KNOWN, flags: KNOWN.flags | NodeFlag.DETECTS_V4 | NodeFlag.DETECTS_V6, pods: [`${IP[4].client}/32`, `${IP[6].client}/128`] });

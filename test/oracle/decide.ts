@@ -220,6 +220,7 @@ function isBound({ tuple, flags }: Parsed, flow: Flow): boolean {
 function stillServes(world: World, flow: Flow, service: number): boolean {
   const backend = world.backends.get(flow.backend);
   if (backend === undefined || backend.service !== service || (backend.flags & BackendFlag.SERVING) === 0) return false;
+  if (has(flow, FlowFlag.DSR) && (backend.flags & BackendFlag.HOSTED) === 0) return false;
   return backend.addr === flow.to.daddr && backend.port === flow.to.dport;
 }
 

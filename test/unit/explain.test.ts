@@ -104,6 +104,21 @@ describe('explain', () => {
     expect(say(written(init, { node: { ...KNOWN, masqueradesAll: true } }), caller)).toBe(expected);
   });
 
+  test.each([
+    ['from outside', OUTSIDE, {}, '10.1.0.1 10.2.0.2 at 172.30.0.12'],
+    ['not from pods of other nodes', packet('outside', '10.2.0.9'), {}, '10.1.0.1 10.2.0.2*'],
+    ['not from pods of this one', packet('pod', '10.1.0.9'), {}, '10.1.0.1 10.2.0.2'],
+    ['not to cluster IPs', OUTSIDE, { frontends: [frontend(VIP)] }, '10.1.0.1 10.2.0.2*'],
+  ] as const)('a backend whose node takes packets as they are sees the client %s', (_, caller, init, expected) => {
+    const hosted = { cluster: [HERE, { ...THERE, host: at('172.30.0.12') }] };
+    const { targets } = new Explainer(written({ ...nodePort, ...hosted, ...init }, { node: KNOWN }).snapshot(), () => false).explain(
+      { address: at(VIP), port: 80, protocol: 'TCP' },
+      caller,
+    );
+    const words = targets.map(({ backend: { address }, masquerade, host }) => `${address}${masquerade ? '*' : ''}${host === undefined ? '' : ` at ${host}`}`);
+    expect(words.join(' ')).toBe(expected);
+  });
+
   test('source ranges let in whom they hold, before all else, and sockets leave them to packets', () => {
     const init = { frontends: [{ ...frontend(VIP), kind: 'LoadBalancer' as const }], sourceRanges: [range('198.18.0.0/15'), range('10.1.0.0/16')] };
     const maps = written(init);
