@@ -208,7 +208,7 @@ struct flow {
 
 /*
  * What most packets are told by: whether a server's end (address, port and protocol) is a frontend, and whether one with
- * its hash has had a flow, as a frontend or as a backend. One bit for each hash of hash_end(), 64 of them in each element.
+ * its hash has had a flow, dialled as a frontend or serving as a backend. One bit for each hash_end_point(), 64 in an element.
  * A bit that is not set spares a lookup; one that outlives what it stands for costs one, no more. Those of frontends the
  * agent makes anew when it starts, those of flows are never cleared.
  */
@@ -216,7 +216,23 @@ struct flow {
 #define ENDS_WORDS 4096
 struct ends {
 	__u64 frontends; /* the agent alone writes, before the frontend itself */
-	__u64 flows;     /* packets alone write */
+	__u64 dialled;   /* packets alone write this and the next */
+	__u64 served;
+};
+
+/* How packets between two addresses left a moment ago, and with which link-layer addresses. */
+#define WAYS_BITS 10
+struct way {
+	struct addr saddr;
+	struct addr daddr;
+	__u32 from; /* the device that they came in by */
+	__u32 time; /* of way_time(): it holds until that changes */
+	__u32 ifindex;
+	__u16 mtu;
+	__u8 xdp; /* XDP may send them so */
+	__u8 pad;
+	__u8 smac[6];
+	__u8 dmac[6];
 };
 
 /* Which datagram a fragment is a part of (RFC 791, 3.2; RFC 8200, 4.5). */
@@ -439,6 +455,7 @@ _Static_assert(sizeof(struct node) == 8 + 19 * 32, "node");
 _Static_assert(sizeof(struct backend) == 32, "backend");
 _Static_assert(sizeof(struct tuple) == 40, "tuple");
 _Static_assert(sizeof(struct flow) == 56, "flow");
+_Static_assert(sizeof(struct way) == 60, "way");
 _Static_assert(sizeof(struct held_key) == 44, "held_key");
 _Static_assert(sizeof(struct held_fragment) == 8 + HELD_BYTES, "held_fragment");
 _Static_assert(sizeof(struct affinity_key) == 20, "affinity_key");

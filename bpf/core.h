@@ -64,7 +64,7 @@ static __always_inline struct flow *flow_of(const struct packet *p)
 	const struct tuple *t = &p->tuple;
 	struct flow *flow;
 
-	if (!is_snat_port(t->dport) && !may_have_flow(&t->daddr, t->dport, t->proto))
+	if (!is_snat_port(t->dport) && !may_be_dialled(&t->daddr, t->dport, t->proto))
 		return NULL;
 	flow = find_flow(t);
 	if (!flow || (flow->flags & (FLOW_REPLY | FLOW_FORWARD)) == FLOW_REPLY)
@@ -286,8 +286,8 @@ __noinline int enter(const struct packet *p, struct verdict *v, __u32 service, _
 	from = p->tuple; /* a key lies on the stack: kernels before 6.2 take it from nowhere else */
 	if (bpf_map_update_elem(&flows, &from, &flow, BPF_ANY))
 		return REASON_DROP_FLOWS_FULL;
-	note_flow(&from.daddr, from.dport, from.proto);
-	note_flow(&flow.to.daddr, flow.to.dport, flow.to.proto);
+	note_dialled(&from.daddr, from.dport, from.proto);
+	note_served(&flow.to.daddr, flow.to.dport, flow.to.proto);
 	return 0;
 }
 
@@ -303,7 +303,7 @@ __noinline int enter_dsr(const struct packet *p, const struct verdict *v, __u32 
 	flow.to = v->to;
 	if (bpf_map_update_elem(&flows, &from, &flow, BPF_ANY))
 		return REASON_DROP_FLOWS_FULL;
-	note_flow(&from.daddr, from.dport, from.proto);
+	note_dialled(&from.daddr, from.dport, from.proto);
 	return 0;
 }
 

@@ -58,20 +58,38 @@ __noinline int skb_read(struct __sk_buff *skb, struct packet *p)
 	return skb_parse(skb, p);
 }
 
+/* The end of an IPv4 header without options, and what follows. */
+struct v4_end {
+	__u8 ttl;
+	__u8 proto;
+	__sum16 check;
+	__be32 saddr;
+	__be32 daddr;
+	__be16 ports[2];
+};
+
+/* Each helper that writes asks anew whether it may. So one does it all: `size` bytes of struct v4_end. */
+static __always_inline long skb_write_v4_end(struct __sk_buff *skb, const struct packet *p, const struct tuple *to,
+					     __u64 change, __u8 hops, __u32 size)
+{
+	__u32 at = p->l3 + offsetof(struct iphdr, ttl);
+	struct v4_end end;
+
+	if (bpf_skb_load_bytes(skb, at, &end, size))
+		return -1;
+	end.ttl -= hops;
+	end.check = csum_update(end.check, change + csum_ttl(p->ttl, hops));
+	end.saddr = addr_v4(&to->saddr);
+	end.daddr = addr_v4(&to->daddr);
+	end.ports[0] = to->sport;
+	end.ports[1] = to->dport;
+	return bpf_skb_store_bytes(skb, at, &end, size, 0);
+}
+
 static __always_inline long skb_write_v4(struct __sk_buff *skb, const struct packet *p,
 					 const struct tuple *to, __u64 change, __u8 hops)
 {
-	__be32 addrs[2] = { addr_v4(&to->saddr), addr_v4(&to->daddr) };
-	__u32 diff = csum_fold32(change + csum_ttl(p->ttl, hops));
-	__u8 ttl = p->ttl - hops;
-	long err;
-
-	err = bpf_l3_csum_replace(skb, p->l3 + offsetof(struct iphdr, check), 0, diff, 0);
-	err |= bpf_skb_store_bytes(skb, p->l3 + offsetof(struct iphdr, saddr), addrs,
-				   sizeof(addrs), 0);
-	if (hops)
-		err |= bpf_skb_store_bytes(skb, p->l3 + offsetof(struct iphdr, ttl), &ttl, 1, 0);
-	return err;
+	return skb_write_v4_end(skb, p, to, change, hops, offsetof(struct v4_end, ports));
 }
 
 /* An IPv6 header has no checksum that makes up for its changes within CHECKSUM_COMPLETE. */
@@ -105,6 +123,8 @@ static __always_inline int skb_rewrite(struct __sk_buff *skb, const struct packe
 	/* A partial checksum covers the pseudo header alone: addresses count, ports do not. */
 	err = bpf_l4_csum_replace(skb, check, 0, csum_fold32(change), BPF_F_PSEUDO_HDR | zero);
 	err |= bpf_l4_csum_replace(skb, check, 0, csum_fold32(csum_ports(&p->tuple, to)), zero);
+	if (p->v4 && p->l4 == p->l3 + sizeof(struct iphdr))
+		return !(err | skb_write_v4_end(skb, p, to, change, hops, sizeof(struct v4_end)));
 	err |= bpf_skb_store_bytes(skb, p->l4, ports, sizeof(ports), 0);
 	if (p->v4)
 		err |= skb_write_v4(skb, p, to, change, hops);
@@ -138,16 +158,35 @@ static __always_inline int skb_inject(struct __sk_buff *skb, const struct bpf_fi
 	return bpf_redirect(route->ifindex, BPF_F_INGRESS);
 }
 
-/*
- * Sends the packet out along a route; the kernel fills in the link layer, and asks for the
- * neighbour if it must. Returns a tc action.
- */
-static __always_inline int skb_send(struct __sk_buff *skb, const struct bpf_fib_lookup *route)
+/* Sends the packet out along a known way. Returns a tc action. */
+static __always_inline int skb_send_known(struct __sk_buff *skb, const struct bpf_fib_lookup *route)
 {
+	struct {
+		__u8 dmac[ETH_ALEN];
+		__u8 smac[ETH_ALEN];
+	} link;
+
+	__builtin_memcpy(link.dmac, route->dmac, ETH_ALEN);
+	__builtin_memcpy(link.smac, route->smac, ETH_ALEN);
+	if (bpf_skb_store_bytes(skb, 0, &link, sizeof(link), 0))
+		return TC_ACT_SHOT;
+	return bpf_redirect(route->ifindex, 0);
+}
+
+/*
+ * Sends the packet out along the route of a verdict. Where its way is not known, the kernel fills in the
+ * link layer, and asks for the neighbour if it must: now and then it has to be asked, or the kernel
+ * would not find out that it is gone. Returns a tc action.
+ */
+static __always_inline int skb_send(struct __sk_buff *skb, const struct verdict *v)
+{
+	const struct bpf_fib_lookup *route = &v->route;
 	struct bpf_redir_neigh next = { .nh_family = route->family };
 
 	if (!skb_untag(skb))
 		return TC_ACT_SHOT;
+	if (v->is_known_way)
+		return skb_send_known(skb, route);
 	if (route->family == AF_INET)
 		next.ipv4_nh = route->ipv4_dst;
 	else

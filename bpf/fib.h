@@ -5,6 +5,7 @@
 
 #include "flow.h"
 #include "verdict.h"
+#include "way.h"
 
 #ifndef AF_INET
 #define AF_INET 2
@@ -87,14 +88,20 @@ static __always_inline int find_route(void *ctx, const struct packet *p, struct 
 		decide(v, ACTION_REJECT, REASON_DROP_TTL);
 		return 0;
 	}
+	if (recall_way(p, v))
+		return 1;
 	found = ask_route(ctx, p, &v->to, p->l3_len, &v->route);
 
 	if (p->hook == HOOK_XDP) {
-		if (found == BPF_FIB_LKUP_RET_SUCCESS && xdp_can_send(p, v->route.ifindex))
+		if (found == BPF_FIB_LKUP_RET_SUCCESS && xdp_can_send(p, v->route.ifindex)) {
+			note_way(p, v);
 			return 1;
+		}
 		decide(v, ACTION_PASS, REASON_TO_TC);
 		return 0;
 	}
+	if (found == BPF_FIB_LKUP_RET_SUCCESS)
+		note_way(p, v);
 	if (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return 1;
 	/* Also where it may be fragmented on the way (no DF): we cannot, but its sender can. */

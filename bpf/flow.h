@@ -36,10 +36,7 @@ static __always_inline struct flow *find_flow(const struct tuple *key)
 	return bpf_map_lookup_elem(&flows, key);
 }
 
-/*
- * What is known of the servers' ends with a hash. The one who serves is the one who is dialled: the
- * destination of what a client sends, the source of what it is answered.
- */
+/* What is known of the servers' ends with a hash: of a client's packet that is its destination, of an answer its source. */
 static __always_inline struct ends *find_ends(__u32 hash)
 {
 	__u32 index = hash >> (32 - ENDS_BITS + 6);
@@ -52,33 +49,56 @@ static __always_inline __u64 ends_bit(__u32 hash)
 	return 1ULL << (hash >> (32 - ENDS_BITS) & 63);
 }
 
-/* 0: that end has never had a flow. */
-static __always_inline int may_have_flow(const struct addr *a, __be16 port, __u8 proto)
+/* 0: that end has never been dialled in a flow. */
+static __always_inline int may_be_dialled(const struct addr *a, __be16 port, __u8 proto)
 {
 	__u32 hash = hash_end_point(a, port, proto);
 	const struct ends *known = find_ends(hash);
 
-	return known && known->flows & ends_bit(hash);
+	return known && known->dialled & ends_bit(hash);
 }
 
-/* 0: that end has never had a flow, and is no frontend. */
+/* 0: that end has never been dialled in a flow, and is no frontend. */
 static __always_inline int may_be_ours(const struct addr *a, __be16 port, __u8 proto)
 {
 	__u32 hash = hash_end_point(a, port, proto);
 	const struct ends *known = find_ends(hash);
 
-	return known && (known->flows | known->frontends) & ends_bit(hash);
+	return known && (known->dialled | known->frontends) & ends_bit(hash);
 }
 
-static __always_inline void note_flow(const struct addr *a, __be16 port, __u8 proto)
+/* 0: that end has never served in a flow. */
+static __always_inline int may_have_served(const struct addr *a, __be16 port, __u8 proto)
+{
+	__u32 hash = hash_end_point(a, port, proto);
+	const struct ends *known = find_ends(hash);
+
+	return known && known->served & ends_bit(hash);
+}
+
+/* Mostly the bit is set: a locked write would take the line from the other CPUs. */
+static __always_inline void set_bit(__u64 *word, __u64 bit)
+{
+	if (!(*word & bit))
+		__sync_fetch_and_or(word, bit);
+}
+
+static __always_inline void note_dialled(const struct addr *a, __be16 port, __u8 proto)
 {
 	__u32 hash = hash_end_point(a, port, proto);
 	struct ends *known = find_ends(hash);
-	__u64 bit = ends_bit(hash);
 
-	/* Mostly it is set: a locked write would take the line from the other CPUs. */
-	if (known && !(known->flows & bit))
-		__sync_fetch_and_or(&known->flows, bit);
+	if (known)
+		set_bit(&known->dialled, ends_bit(hash));
+}
+
+static __always_inline void note_served(const struct addr *a, __be16 port, __u8 proto)
+{
+	__u32 hash = hash_end_point(a, port, proto);
+	struct ends *known = find_ends(hash);
+
+	if (known)
+		set_bit(&known->served, ends_bit(hash));
 }
 
 static __always_inline struct flow *other_half(const struct flow *flow)

@@ -62,11 +62,6 @@ static __always_inline int glance_tuple(void *data, void *end, struct tuple *t)
 	return glance_ports(v6 + 1, end, bpf_ntohs(v6->payload_len), t);
 }
 
-static __always_inline int is_foreign_source(const struct tuple *t)
-{
-	return !is_snat_port(t->sport) && !may_have_flow(&t->saddr, t->sport, t->proto);
-}
-
 static __always_inline int is_foreign_destination(const struct tuple *t)
 {
 	const struct node *self;
@@ -84,9 +79,14 @@ static __always_inline int glance(void *data, void *end, int asked)
 
 	if (!glance_tuple(data, end, &t))
 		return 0;
-	if (asked & ASK_SOURCE && !is_foreign_source(&t))
+	if (asked & ASK_SOURCE && may_have_served(&t.saddr, t.sport, t.proto))
 		return 0;
-	return !(asked & ASK_DESTINATION) || is_foreign_destination(&t);
+	if (!(asked & ASK_DESTINATION))
+		return 1;
+	/* What this node itself sends from there is looked at by is_misled_reset(). */
+	if (asked & ASK_SOURCE && is_snat_port(t.sport))
+		return 0;
+	return is_foreign_destination(&t);
 }
 
 #endif

@@ -115,6 +115,14 @@ struct {
 	__type(value, struct ends);
 } ends SEC(".maps");
 
+/* packets write and read: each CPU its own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1 << WAYS_BITS);
+	__type(key, __u32);
+	__type(value, struct way);
+} ways SEC(".maps");
+
 /* packets write and read: datagrams on their way, of which a later one pushes out the oldest. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -21,7 +21,7 @@
 static __always_inline int skb_leave(struct __sk_buff *skb, const struct verdict *v)
 {
 	if (v->action == ACTION_SEND)
-		return skb_send(skb, &v->route);
+		return skb_send(skb, v);
 	return v->action == ACTION_INJECT ? skb_inject(skb, &v->route) : TC_ACT_UNSPEC;
 }
 
@@ -70,7 +70,7 @@ static __noinline int skb_carry_out_exotic(struct __sk_buff *skb, const struct p
 	if (v->action == ACTION_ECHO)
 		return skb_echo(skb, p);
 	if (v->action == ACTION_WRAP)
-		return skb_wrap(skb, p, &v->to) ? skb_send(skb, &v->route) : TC_ACT_SHOT;
+		return skb_wrap(skb, p, &v->to) ? skb_send(skb, v) : TC_ACT_SHOT;
 	return rewrite_exotic(skb, p, v) ? skb_leave(skb, v) : TC_ACT_SHOT;
 }
 

@@ -21,6 +21,7 @@ struct verdict {
 	enum reason why;
 	enum action action;
 	__u8 flow; /* enum flow_flag that a new flow is entered with */
+	__u8 is_known_way; /* `route` has the link-layer addresses: no neighbour is to be asked */
 	struct tuple to;
 	struct bpf_fib_lookup route;
 };

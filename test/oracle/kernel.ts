@@ -46,6 +46,11 @@ export type Hook = keyof typeof HOOKS;
 
 export const NODE_MAC = '02:00:00:00:00:02';
 const NEIGHBOURS = { up0: '02:00:00:00:00:fe', mesh0: '02:00:00:00:00:f2' } as const;
+const podMac = (i: number): string => `02:00:00:00:01:0${i}`;
+/** The link-layer addresses that a frame may leave with, destination and source, as hexadecimal digits. */
+export const LINKS: ReadonlySet<string> = new Set(
+  [...Object.values(NEIGHBOURS), ...[0, 1, 2, 3].map(podMac)].map((neighbour) => `${neighbour}${NODE_MAC}`.replaceAll(':', '')),
+);
 /** The devices' far ends stand where a router, another node and two pods would. */
 const VIA = {
   4: { up: '192.0.2.254', mesh: '198.51.100.2', silent: '198.51.100.3' },
@@ -94,7 +99,7 @@ export function wire(): void {
     lines.push(`route add ${place.silent}/${host} via ${VIA[family].silent} dev mesh0`, `route add blackhole ${place.blackhole}/${host}`);
     // Whoever announces a load balancer's address answers for it on the link.
     place.balancers.forEach((vip) => lines.push(`neigh add ${vip} dev up0 lladdr ${NEIGHBOURS.up0} nud permanent`));
-    pods.forEach((pod, i) => lines.push(`route add ${pod}/${host} dev pod${i}`, `neigh add ${pod} dev pod${i} lladdr 02:00:00:00:01:0${i} nud permanent`));
+    pods.forEach((pod, i) => lines.push(`route add ${pod}/${host} dev pod${i}`, `neigh add ${pod} dev pod${i} lladdr ${podMac(i)} nud permanent`));
   }
   execFileSync('sysctl', ['-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1', 'net.ipv6.conf.default.accept_dad=0']);
   execFileSync('ip', ['-batch', '-'], { input: lines.join('\n') });

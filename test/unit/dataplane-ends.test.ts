@@ -20,7 +20,7 @@ function bits(words: Uint8Array): { frontends: number; flows: number } {
   for (let at = 0; at < words.length; at += endsCodec.size) {
     const ends = endsCodec.read(words, at);
     frontends += count(ends.frontends);
-    flows += count(ends.flows);
+    flows += count(ends.dialled) + count(ends.served);
   }
   return { frontends, flows };
 }
@@ -39,7 +39,7 @@ test('neighbours among addresses, ports and protocols have bits of their own', (
 test('what is renewed is what there is: bits of frontends that are gone are cleared, those of flows stay', () => {
   const words = memory();
   noteFrontends(words, together([key('10.96.0.1', 80), key('10.96.0.2', 80)]));
-  const flow = { frontends: 0n, flows: 1n << 63n };
+  const flow = { frontends: 0n, dialled: 1n << 63n, served: 0n };
   endsCodec.write(flow, words, endsCodec.size * (ENDS_WORDS - 1));
   renewFrontends(words, key('10.96.0.2', 80));
 
