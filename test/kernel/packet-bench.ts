@@ -52,6 +52,8 @@ export type Family = keyof typeof IP;
 const ROUTER_MAC = '02:00:00:00:00:fe';
 const NODE2_MAC = '02:00:00:00:00:f2';
 const POD_MAC = '02:00:00:00:00:f3';
+const SENT_ON: readonly string[] = ['NEW_REMOTE', 'REMOTE', 'REPLY_REMOTE', 'NEW_LOCAL', 'LOCAL'] satisfies ReasonText[];
+const NEIGHBOURS = [ROUTER_MAC, NODE2_MAC, POD_MAC];
 const ACTIONS: Readonly<Record<'xdp' | 'skb', Readonly<Record<number, Action>>>> = {
   xdp: { 1: 'drop', 2: 'pass', 3: 'tx', 4: 'redirect' },
   skb: { 0xffffffff: 'pass', 2: 'drop', 7: 'redirect' },
@@ -68,6 +70,8 @@ export interface Result {
 /** `packet`, of which only the link-layer addresses differ, with those of a frame that XDP sends. */
 export interface Bench {
   readonly lab: PacketLab;
+  /** The node's network namespace. */
+  readonly node: string;
   /** Interface indexes. */
   readonly up: number;
   readonly mesh: number;
@@ -75,8 +79,13 @@ export interface Bench {
   /** Link-layer addresses of frames that leave: to the router, and to the other node. */
   readonly toRouter: { readonly source: string; readonly destination: string };
   readonly toNode2: { readonly source: string; readonly destination: string };
-  /** @param device by default pod0 for a pod's packets, up0 for others. */
+  /**
+   * What a program at tc sends on is as if it left the link layer to the kernel: `neighbour` says whether it did.
+   * @param device by default pod0 for a pod's packets, up0 for others.
+   */
   run(hook: Hook, packet: PacketSpec | Uint8Array, device?: 'up0' | 'mesh0' | 'pod0'): Promise<Result>;
+  /** Whom the last frame was addressed to at tc, where the program knew the way. */
+  neighbour(): string | undefined;
   /** Runs a pinned program over and over: the packet goes on as each run leaves it. */
   repeat(pin: string, packet: { readonly data: Uint8Array; readonly ctx: Uint8Array; readonly repeat: number }): Promise<TestRun>;
   /** Empties the maps and enters what most tests use: both devices, with addresses and able to send. */
@@ -129,17 +138,25 @@ async function furnish(lab: PacketLab): Promise<Bench> {
   }
   const [up, mesh, pod] = ['up0', 'mesh0', 'pod0'].map((device) => lab.ifindex(node, device)) as [number, number, number];
   const runner = lab.spawn(node);
+  let neighbour: string | undefined;
   return {
     lab,
+    node,
     up,
     mesh,
     pod,
     toRouter: { source: lab.mac(node, 'up0'), destination: ROUTER_MAC },
     toNode2: { source: lab.mac(node, 'mesh0'), destination: NODE2_MAC },
-    run: (hook, packet, device = hook.endsWith('pod') ? 'pod0' : 'up0') => run(lab, runner, hook, packet, { up0: up, mesh0: mesh, pod0: pod }[device]),
+    async run(hook, packet, device = hook.endsWith('pod') ? 'pod0' : 'up0') {
+      const { neighbour: met, ...result } = await run(lab, runner, hook, packet, { up0: up, mesh0: mesh, pod0: pod }[device]);
+      neighbour = met;
+      return result;
+    },
+    neighbour: () => neighbour,
     repeat: async (pin, packet) => (await runner.must({ op: 'run', pin, ...packet })).run!,
     reset(): void {
       lab.clear();
+      lab.forgetWays();
       for (let id = 1; id <= 8; id++) lab.backend(id, '0.0.0.0:0', 0, 0);
       const [xdpTx, addresses] = [DeviceFlag.XDP_TX, (which: 'up' | 'mesh') => ({ addr4: IP[4][which] as Address, addr6: IP[6][which] as Address })];
       lab.device(up, { ...addresses('up'), flags: xdpTx });
@@ -158,7 +175,13 @@ const PROGRAM = {
   topod: 'mg_pod_egress',
 } as const;
 
-async function run(lab: PacketLab, runner: Process, hook: Hook, packet: PacketSpec | Uint8Array, ifindex: number): Promise<Result> {
+async function run(
+  lab: PacketLab,
+  runner: Process,
+  hook: Hook,
+  packet: PacketSpec | Uint8Array,
+  ifindex: number,
+): Promise<Result & { neighbour: string | undefined }> {
   const data = packet instanceof Uint8Array ? packet : buildPacket(packet);
   let result!: TestRun;
   const counted = Object.entries(
@@ -169,8 +192,14 @@ async function run(lab: PacketLab, runner: Process, hook: Hook, packet: PacketSp
   if (counted.length !== 1 || counted[0]![1].packets !== 1) throw new Error(`one packet was counted as ${JSON.stringify(counted)}`);
   const action = ACTIONS[hook === 'xdp' ? 'xdp' : 'skb'][result.retval];
   if (action === undefined) throw new Error(`the program returned ${result.retval}`);
-  return { action, data: result.data, reason: counted[0]![0] as ReasonText, bytes: counted[0]![1].bytes };
+  const reason = counted[0]![0] as ReasonText;
+  const neighbour =
+    hook === 'xdp' || !SENT_ON.includes(reason) ? undefined : NEIGHBOURS.find((mac) => mac.replaceAll(':', '') === hex(result.data.subarray(0, 6)));
+  const left = neighbour === undefined ? result.data : Uint8Array.from([...data.subarray(0, 12), ...result.data.subarray(12)]);
+  return { action, data: left, neighbour, reason, bytes: counted[0]![1].bytes };
 }
+
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
 
 /** One service 1 on the VIP's port 80, backends on port 8080: ids count from 1. */
 export function serveOn(bench: Bench, proto: Proto, vip: string, backends: readonly { readonly at: string; readonly local: boolean }[]): void {

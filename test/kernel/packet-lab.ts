@@ -319,6 +319,14 @@ export class PacketLab {
     return gone.length;
   }
 
+  /** The routing table is asked again for each packet's way. */
+  forgetWays(): void {
+    const fd = this.#fd('ways');
+    const { maxEntries, valueSize } = native.mapInfo(fd);
+    const none = new Uint8Array(Math.ceil(valueSize / 8) * 8 * native.possibleCpus());
+    for (let slot = 0; slot < maxEntries; slot++) native.mapUpdate(fd, u32(slot), none);
+  }
+
   /** Makes all flows look as if nothing had happened on them for some seconds. */
   age(seconds: number): void {
     for (const { key, flow } of this.flows()) this.setFlow(key, { ...flow, seen: flow.seen - seconds });
