@@ -58,7 +58,7 @@ const { values, positionals } = parseArgs({
   options: { quick: { type: 'boolean', default: false }, sizes: { type: 'string', default: '' }, rounds: { type: 'string', default: '' } },
 });
 const say = (line: string): void => void process.stderr.write(`${clock()}  ${line}\n`);
-const rounds = Number(values.rounds || (values.quick ? 3 : 9));
+const rounds = Number(values.rounds || (values.quick ? 4 : 9));
 const seconds = values.quick ? 1 : 2;
 const SIZES = [4, 1_000, 10_000];
 const sizes = values.sizes === '' ? SIZES.filter((size) => !values.quick || size === 1_000) : values.sizes.split(',').map(Number);
