@@ -86,7 +86,8 @@ static __always_inline long skb_write_v4_end(struct __sk_buff *skb, const struct
 	return bpf_skb_store_bytes(skb, at, &end, size, 0);
 }
 
-static __always_inline long skb_write_v4(struct __sk_buff *skb, const struct packet *p,
+/* The same without ports. Apart, for those who call it have little stack left. */
+static __noinline long skb_write_v4(struct __sk_buff *skb, const struct packet *p,
 					 const struct tuple *to, __u64 change, __u8 hops)
 {
 	return skb_write_v4_end(skb, p, to, change, hops, offsetof(struct v4_end, ports));

@@ -194,7 +194,7 @@ __noinline int skb_rewrite_outer(struct __sk_buff *skb, const struct packet *p, 
 	addresses = csum_addresses(&from, &outer);
 	err |= bpf_l4_csum_replace(skb, check, 0, change, 0);
 	if (p->v4) {
-		err |= skb_write_v4(skb, p, &outer, addresses, hops);
+		err |= skb_write_v4_end(skb, p, &outer, addresses, hops, offsetof(struct v4_end, ports));
 	} else {
 		err |= bpf_l4_csum_replace(skb, check, 0, csum_fold32(addresses), BPF_F_PSEUDO_HDR);
 		err |= skb_write_v6(skb, p, &outer, hops);
