@@ -1,6 +1,8 @@
 /** What a client outside of the cluster meets where nodes send each other its packets as they are (DSR): real agents on three nodes. */
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import type { FlowReading } from '../../agent/dataplane/flows.ts';
+import native from '../../native/index.js';
 import type { Host } from '../support/lab/host.ts';
 import type { LabNode } from '../support/lab/node.ts';
 import type { ServiceInit } from './e2e-cluster.ts';
@@ -20,6 +22,13 @@ const [, BALANCER, EXTERNAL] = FRONTENDS;
 
 const ofHost = (address: string): string => (address.includes(':') ? `[${address}]` : address);
 const seen = (address: string): unknown => expect.stringContaining(`${ofHost(address)}:`);
+
+function forget(node: LabNode): void {
+  const fd = native.openPin(join(node.bpffs, 'maps', 'flows'))!;
+  const { keys, count } = native.mapEntries(fd);
+  native.mapDeleteBatch(fd, keys, count);
+  native.close(fd);
+}
 
 /** A datagram of a client to a backend, wrapped as a node would, from a host that says it is one. */
 const FORGED = `
@@ -147,6 +156,14 @@ describe.each([
     }
     for (const [family, address] of BALANCER.addresses.entries())
       expect(await cluster.client.connect(address, 80)).toEqual([{ server: 'b1', from: seen(cluster.client.addresses[family]!) }]);
+    await Promise.all(held.map((one) => one.release()));
+  });
+
+  test('a connection goes on when all nodes forget their flows', async () => {
+    await given(addressesOf(cluster.pod('a1'), b1(), cluster.pod('c1')));
+    const held = await Promise.all(Array.from({ length: 6 }, (_, i) => cluster.client.hold(BALANCER.addresses[i % 2]!, 80)));
+    for (const node of cluster.lab.nodes) forget(node);
+    for (const one of held) expect(await one.echo()).toBe('ok');
     await Promise.all(held.map((one) => one.release()));
   });
 
