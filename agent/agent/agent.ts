@@ -71,6 +71,7 @@ export async function runAgent(resolved: Resolved, again: () => Promise<Resolved
   try {
     const dataplane = await opening;
     try {
+      if (stop.signal.aborted) return;
       const agent = new Agent(resolved, log, metrics, source, dataplane);
       watchConfig({ resolved, again, log, changed: (error) => agent.fail(error) }, stop.signal);
       await agent.run(gate, feed, stop);
@@ -210,6 +211,7 @@ class Agent {
 
   /** Once all is listed: learn the node's addresses, write the maps, and only then attach to them. */
   async #start(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
     const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
     await Promise.race([this.#controller.listed, aborted]);
     if (signal.aborted) return;
