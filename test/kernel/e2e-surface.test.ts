@@ -145,3 +145,13 @@ test('--init-only reserves the ports and makes the folder, --cleanup takes the p
   expect([status, stdout]).toEqual([0, expect.stringContaining('removed pin')]);
   expect(existsSync(node.bpffs)).toBe(false);
 });
+
+test('told to stop at any moment of its start, it ends at once, and well', async () => {
+  onTestFinished(async () => void (await node.maglane(['cleanup'])));
+  const own = ['--source', 'manifests', '--manifests', manifests.folder, '--node-name', node.name, '--bpffs', node.bpffs, '--cgroup', node.agentCgroup];
+  for (const seconds of ['0.1', '0.2', '0.3', '0.4', '0.5', '0.7', '0.9', '1.2', '2']) {
+    const { status, stderr } = await node.run(['timeout', '--preserve-status', '--kill-after=20', seconds, MAGLANE, 'agent', ...own]);
+    // 143: it was not listening yet, and had begun nothing.
+    expect([0, 143], `after ${seconds} s: ${stderr}`).toContain(status);
+  }
+});
