@@ -3,7 +3,7 @@
  * docs/kube-proxy.md lists those that have none.
  */
 import type { DesiredService } from '../model/desired.ts';
-import type { Delta } from '../model/model.ts';
+import type { Delta } from '../model/delta.ts';
 import type { Change } from '../model/objects.ts';
 import type { Metrics } from '../observe/metrics.ts';
 import type { IpFamily } from './health.ts';

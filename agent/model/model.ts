@@ -8,6 +8,8 @@
 import type { Address, Cidr } from './address.ts';
 import { familyOf, formatEndpoint } from './address.ts';
 import { Claims } from './claims.ts';
+import type { Delta, DesiredChange } from './delta.ts';
+import { UNCHANGED } from './delta.ts';
 import type { DesiredAddress, DesiredNode, DesiredService, Family, Frontend, HealthCheck, ServiceKey } from './desired.ts';
 import { chooseEndpoints, countLocalReady, nameOfSlice, nowhere, readSlice } from './endpoints.ts';
 import type { HostOf, Place, ReadSlice } from './endpoints.ts';
@@ -19,27 +21,6 @@ import type { Problem } from './problem.ts';
 import { nameOfService, readService } from './service-port.ts';
 import type { ReadPort, ReadService } from './service-port.ts';
 import { Vips } from './vips.ts';
-
-/** `desired` undefined: the service port is gone, or no longer served. */
-export interface DesiredChange {
-  readonly key: ServiceKey;
-  readonly desired: DesiredService | undefined;
-}
-
-/** What is different since the last one was taken. */
-export interface Delta {
-  readonly services: readonly DesiredChange[];
-  /** Addresses of Services that appeared, changed or (undefined) went away. */
-  readonly addresses: ReadonlyMap<Address, DesiredAddress | undefined>;
-  /** undefined: as before. */
-  readonly node: DesiredNode | undefined;
-  /** Other nodes' addresses, from which packets are taken as they are: true came, false went. */
-  readonly peers: ReadonlyMap<Address, boolean>;
-  /** Health check node ports by "namespace/name", of Services whose changed; undefined: none any more. */
-  readonly healthChecks: ReadonlyMap<string, HealthCheck | undefined>;
-  /** Standing problems by object, for the objects whose problems changed; an empty list clears them. */
-  readonly problems: ReadonlyMap<string, readonly Problem[]>;
-}
 
 export interface ModelCounts {
   /** Service objects, those left to others included. */
@@ -69,9 +50,8 @@ interface Outcome {
   readonly problems: ReadonlyMap<string, readonly Problem[]>;
 }
 
-const ZONE_LABEL = 'topology.kubernetes.io/zone';
 const NOTHING: readonly never[] = [];
-const UNCHANGED: Delta = { services: NOTHING, addresses: new Map(), node: undefined, peers: new Map(), healthChecks: new Map(), problems: new Map() };
+const ZONE_LABEL = 'topology.kubernetes.io/zone';
 /** Services and endpoints that are handed on together: as many as die in V8's nursery. */
 const PART = 128;
 

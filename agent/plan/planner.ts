@@ -6,7 +6,7 @@
  */
 import type { Address } from '../model/address.ts';
 import type { Backend, DesiredAddress, DesiredNode, DesiredService, ServiceKey } from '../model/desired.ts';
-import type { Delta } from '../model/model.ts';
+import type { Delta } from '../model/delta.ts';
 import type { Problem } from '../model/problem.ts';
 import { Addresses } from './addresses.ts';
 import type { Shortage } from './capacity.ts';

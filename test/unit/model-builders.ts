@@ -3,7 +3,7 @@ import type { Address } from '../../agent/model/address.ts';
 import type { DesiredService } from '../../agent/model/desired.ts';
 import type { NodeFacts } from '../../agent/model/facts.ts';
 import { Model } from '../../agent/model/model.ts';
-import type { Delta } from '../../agent/model/model.ts';
+import type { Delta } from '../../agent/model/delta.ts';
 import { READY, SERVING } from '../../agent/model/objects.ts';
 import type { Change, EndpointSlice, Node, Service, ServicePort, SlicePort } from '../../agent/model/objects.ts';
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { NodeFacts } from '../../agent/model/facts.ts';
 import { Model } from '../../agent/model/model.ts';
-import type { Delta } from '../../agent/model/model.ts';
+import type { Delta } from '../../agent/model/delta.ts';
 import { formatProblem } from '../../agent/model/problem.ts';
 import type { Change, Node } from '../../agent/model/objects.ts';
 import { FACTS, node, put, remove, service, servicePort, slice } from './model-builders.ts';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Address } from '../../agent/model/address.ts';
-import type { Delta } from '../../agent/model/model.ts';
+import type { Delta } from '../../agent/model/delta.ts';
 import { Model } from '../../agent/model/model.ts';
 import { READY, SERVING, TERMINATING } from '../../agent/model/objects.ts';
 import type { Change, EndpointSlice, Service } from '../../agent/model/objects.ts';
