@@ -11,7 +11,8 @@ import type { Address } from '../../agent/model/address.ts';
 import { buildPacket, joinEndpoint } from '../support/packet.ts';
 import type { PacketSpec, Proto } from '../support/packet.ts';
 import { PacketLab } from './packet-lab.ts';
-import type { LabOptions, ReasonText } from './packet-lab.ts';
+import type { LabOptions } from './packet-lab.ts';
+import type { ReasonText } from './packet-maps.ts';
 import type { Process } from './packet-process.ts';
 
 /** 'egress' has what the node itself sends, 'passing' what it forwards; 'pod' what a pod of it sends, 'topod' what goes to one. */

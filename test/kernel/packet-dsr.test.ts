@@ -6,7 +6,7 @@ import { buildPacket, joinEndpoint, sourcePort } from '../support/packet.ts';
 import type { PacketSpec } from '../support/packet.ts';
 import { IP, serveOn, startBench } from './packet-bench.ts';
 import type { Bench, Family, Hook } from './packet-bench.ts';
-import { tuple } from './packet-lab.ts';
+import { tuple } from './packet-maps.ts';
 
 const PORT = 6091;
 /** The other node, at mesh0. */

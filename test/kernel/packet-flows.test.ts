@@ -6,7 +6,8 @@ import { buildPacket, joinEndpoint, sourcePort } from '../support/packet.ts';
 import type { PacketSpec } from '../support/packet.ts';
 import { IP, serveOn, startBench } from './packet-bench.ts';
 import type { Bench, Result } from './packet-bench.ts';
-import { SNAT, tuple } from './packet-lab.ts';
+import { SNAT } from './packet-lab.ts';
+import { tuple } from './packet-maps.ts';
 
 const { client, vip, vip2, up, mesh, local, local2, remote, remote2 } = IP[4];
 const [CLIENT, VIP, VIP2] = [`${client}:40000`, `${vip}:80`, `${vip2}:80`];

@@ -6,7 +6,8 @@ import { buildPacket, checksum, joinEndpoint, sourcePort } from '../support/pack
 import type { PacketSpec } from '../support/packet.ts';
 import { IP, serveOn, startBench } from './packet-bench.ts';
 import type { Bench, Family, Hook } from './packet-bench.ts';
-import { NONE, SNAT, tuple } from './packet-lab.ts';
+import { SNAT } from './packet-lab.ts';
+import { NONE, tuple } from './packet-maps.ts';
 
 const HOOKS = ['xdp', 'tc'] as const;
 const ALL = HOOKS.flatMap((hook) => ([4, 6] as const).flatMap((family) => (['tcp', 'udp'] as const).map((proto) => ({ hook, family, proto }))));

@@ -4,7 +4,7 @@ import { buildPacket, checksum, joinEndpoint, sourcePort } from '../support/pack
 import type { PacketSpec } from '../support/packet.ts';
 import { IP, serveOn, startBench } from './packet-bench.ts';
 import type { Bench, Hook } from './packet-bench.ts';
-import { tuple } from './packet-lab.ts';
+import { tuple } from './packet-maps.ts';
 
 const ALL = ([4, 6] as const).flatMap((family) => (['tcp', 'udp', 'sctp'] as const).map((proto) => ({ family, proto })));
 let bench: Bench;

@@ -5,7 +5,8 @@ import { buildPacket, joinEndpoint, sourcePort } from '../support/packet.ts';
 import type { PacketSpec } from '../support/packet.ts';
 import { IP, serveOn, startBench } from './packet-bench.ts';
 import type { Bench } from './packet-bench.ts';
-import { SNAT, tuple } from './packet-lab.ts';
+import { SNAT } from './packet-lab.ts';
+import { tuple } from './packet-maps.ts';
 
 const ALL = ([4, 6] as const).flatMap((family) => (['tcp', 'udp'] as const).map((proto) => ({ family, proto })));
 let bench: Bench;

@@ -5,7 +5,7 @@ import { buildPacket, joinEndpoint, sourcePort } from '../support/packet.ts';
 import type { PacketSpec } from '../support/packet.ts';
 import { IP, serveOn, startBench } from './packet-bench.ts';
 import type { Bench } from './packet-bench.ts';
-import { tuple } from './packet-lab.ts';
+import { tuple } from './packet-maps.ts';
 
 const CHUNK = { data: 0, init: 1, initAck: 2, abort: 6, shutdownComplete: 14 } as const;
 let bench: Bench;

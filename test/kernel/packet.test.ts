@@ -5,7 +5,7 @@ import { buildPacket, joinEndpoint } from '../support/packet.ts';
 import type { PacketSpec } from '../support/packet.ts';
 import { IP, serveOn, startBench } from './packet-bench.ts';
 import type { Bench, Family } from './packet-bench.ts';
-import { tuple } from './packet-lab.ts';
+import { tuple } from './packet-maps.ts';
 
 const HOOKS = ['xdp', 'tc'] as const;
 const FAMILIES: readonly Family[] = [4, 6];
