@@ -29,6 +29,8 @@ export interface Expected {
   /** What `to` is the new form of, when not the packet itself: the answer that an ICMP error was read as. */
   readonly of?: Parsed;
   readonly error?: IcmpError;
+  /** Of a first fragment that was to be sent on, and could not be written in the end: the others go where it should have gone. */
+  readonly isLead?: boolean;
 }
 
 /** The error that a packet is answered with. */
@@ -276,7 +278,7 @@ function wrap(one: Case, reason: string, to: Tuple): Expected {
   if (hook === 'xdp' && (packet.tagged || isTooLongToWrap(one))) return pass('TO_TC');
   if (isTooLongToWrap(one)) return reject(one, 'TOO_BIG', MTU - wrapSize(packet));
   // Longer than a header can say: it would not fit behind another one either.
-  if (packet.said === 0 || packet.tagged) return hook === 'xdp' ? pass('TO_TC') : drop('DROP_WRITE');
+  if (packet.said === 0 || packet.tagged) return hook === 'xdp' ? pass('TO_TC') : { ...drop('DROP_WRITE'), isLead: true };
   return { action: 'wrap', reason, to };
 }
 

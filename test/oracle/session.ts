@@ -76,7 +76,7 @@ export class Session {
     );
     const run = this.#kernel.run(seen, frame, expected.reason);
     const hadHeld = this.#world.held.size;
-    this.#noteFragment(seen, run.reason);
+    this.#noteFragment(seen, run.reason, expected.isLead ?? TRANSLATED.test(run.reason));
     if (second() !== now) {
       // The second changed under way: what the kernel noted may bear either. It is right by definition.
       this.#adopt();
@@ -149,7 +149,7 @@ export class Session {
   }
 
   /** What a fragment tells about the others of its datagram. */
-  #noteFragment({ hook, frame, packet, now }: Seen, reason: string): void {
+  #noteFragment({ hook, frame, packet, now }: Seen, reason: string, leads: boolean): void {
     if (typeof packet === 'string' || packet.fragment === undefined) return;
     const { fragments, held } = this.#world;
     const datagram = datagramOf(packet);
@@ -158,7 +158,7 @@ export class Session {
       const slots = held.get(datagram) ?? [];
       slots[slotFor(this.#world, frame, packet, now) ?? 0] = { since: now, frame, packet };
       held.set(datagram, slots);
-    } else if (packet.fragment.isFirst && TRANSLATED.test(reason)) {
+    } else if (packet.fragment.isFirst && leads) {
       fragments.set(datagram, portsOf(packet));
       if (comesIn) held.delete(datagram);
     } else if (packet.fragment.isFirst && comesIn && claimOn(this.#world, packet) !== 'none') {
