@@ -42,13 +42,14 @@ static __always_inline int addr_is_unset(const struct addr *a)
 	return !(a->w[0] | a->w[1] | a->w[2] | a->w[3]);
 }
 
+/* The last word first: it tells IPv4 addresses apart. */
 static __always_inline int cidr_holds(const struct cidr *cidr, const struct addr *a)
 {
-	__u32 difference = 0;
-
-	for (int i = 0; i < 4; i++)
-		difference |= (a->w[i] & cidr->mask.w[i]) ^ cidr->net.w[i];
-	return difference == 0;
+	for (int i = 3; i >= 0; i--) {
+		if ((a->w[i] & cidr->mask.w[i]) != cidr->net.w[i])
+			return 0;
+	}
+	return 1;
 }
 
 #endif

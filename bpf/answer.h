@@ -34,7 +34,7 @@ static __noinline int answer(const struct packet *p, struct verdict *v)
 	const struct tuple *t = &p->tuple;
 	struct flow *flow;
 
-	if (!may_have_served(&t->saddr, t->sport, t->proto))
+	if (!end_may_be(END_SERVED, &t->saddr, t->sport, t->proto))
 		return 0;
 	flow = find_flow(t);
 	if (!flow || (flow->flags & (FLOW_REPLY | FLOW_FORWARD)) != FLOW_REPLY)

@@ -160,8 +160,8 @@ __noinline int enter(const struct packet *p, struct verdict *v, __u32 service, _
 	from = p->tuple; /* a key lies on the stack: kernels before 6.2 take it from nowhere else */
 	if (bpf_map_update_elem(&flows, &from, &flow, BPF_ANY))
 		return REASON_DROP_FLOWS_FULL;
-	note_dialled(&from.daddr, from.dport, from.proto);
-	note_served(&flow.to.daddr, flow.to.dport, flow.to.proto);
+	note_end(END_DIALLED, &from.daddr, from.dport, from.proto);
+	note_end(END_SERVED, &flow.to.daddr, flow.to.dport, flow.to.proto);
 	return 0;
 }
 
@@ -177,7 +177,7 @@ __noinline int enter_dsr(const struct packet *p, const struct verdict *v, __u32 
 	flow.to = v->to;
 	if (bpf_map_update_elem(&flows, &from, &flow, BPF_ANY))
 		return REASON_DROP_FLOWS_FULL;
-	note_dialled(&from.daddr, from.dport, from.proto);
+	note_end(END_DIALLED, &from.daddr, from.dport, from.proto);
 	return 0;
 }
 

@@ -36,7 +36,14 @@ static __always_inline struct flow *find_flow(const struct tuple *key)
 	return bpf_map_lookup_elem(&flows, key);
 }
 
-/* What is known of the servers' ends with a hash: of a client's packet that is its destination, of an answer its source. */
+/* What an end may be to us; see struct ends. */
+enum end_is {
+	END_FRONTEND = 1,
+	END_DIALLED = 2, /* as the destination of a client's packet */
+	END_SERVED = 4,  /* as the source of an answer */
+};
+
+/* What is known of the ends with a hash. */
 static __always_inline struct ends *find_ends(__u32 hash)
 {
 	__u32 index = hash >> (32 - ENDS_BITS + 6);
@@ -49,56 +56,37 @@ static __always_inline __u64 ends_bit(__u32 hash)
 	return 1ULL << (hash >> (32 - ENDS_BITS) & 63);
 }
 
-/* 0: that end has never been dialled in a flow. */
-static __always_inline int may_be_dialled(const struct addr *a, __be16 port, __u8 proto)
+/* 0: that end is none of `asked`, a constant. */
+static __always_inline int end_may_be(int asked, const struct addr *a, __be16 port, __u8 proto)
 {
 	__u32 hash = hash_end_point(a, port, proto);
 	const struct ends *known = find_ends(hash);
+	__u64 bits = 0;
 
-	return known && known->dialled & ends_bit(hash);
+	if (!known)
+		return 0;
+	if (asked & END_FRONTEND)
+		bits |= known->frontends;
+	if (asked & END_DIALLED)
+		bits |= known->dialled;
+	if (asked & END_SERVED)
+		bits |= known->served;
+	return (bits & ends_bit(hash)) != 0;
 }
 
-/* 0: that end has never been dialled in a flow, and is no frontend. */
-static __always_inline int may_be_ours(const struct addr *a, __be16 port, __u8 proto)
-{
-	__u32 hash = hash_end_point(a, port, proto);
-	const struct ends *known = find_ends(hash);
-
-	return known && (known->dialled | known->frontends) & ends_bit(hash);
-}
-
-/* 0: that end has never served in a flow. */
-static __always_inline int may_have_served(const struct addr *a, __be16 port, __u8 proto)
-{
-	__u32 hash = hash_end_point(a, port, proto);
-	const struct ends *known = find_ends(hash);
-
-	return known && known->served & ends_bit(hash);
-}
-
-/* Mostly the bit is set: a locked write would take the line from the other CPUs. */
-static __always_inline void set_bit(__u64 *word, __u64 bit)
-{
-	if (!(*word & bit))
-		__sync_fetch_and_or(word, bit);
-}
-
-static __always_inline void note_dialled(const struct addr *a, __be16 port, __u8 proto)
+/* From now on it may be END_DIALLED, or END_SERVED. */
+static __always_inline void note_end(enum end_is is, const struct addr *a, __be16 port, __u8 proto)
 {
 	__u32 hash = hash_end_point(a, port, proto);
 	struct ends *known = find_ends(hash);
+	__u64 *word;
 
-	if (known)
-		set_bit(&known->dialled, ends_bit(hash));
-}
-
-static __always_inline void note_served(const struct addr *a, __be16 port, __u8 proto)
-{
-	__u32 hash = hash_end_point(a, port, proto);
-	struct ends *known = find_ends(hash);
-
-	if (known)
-		set_bit(&known->served, ends_bit(hash));
+	if (!known)
+		return;
+	word = is == END_DIALLED ? &known->dialled : &known->served;
+	/* Mostly the bit is set: a locked write would take the line from the other CPUs. */
+	if (!(*word & ends_bit(hash)))
+		__sync_fetch_and_or(word, ends_bit(hash));
 }
 
 static __always_inline struct flow *other_half(const struct flow *flow)

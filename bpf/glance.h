@@ -38,55 +38,64 @@ static __always_inline int glance_ports(void *ports, void *end, int length, stru
 	return 1;
 }
 
-static __always_inline int glance_tuple(void *data, void *end, struct tuple *t)
+static __always_inline int glance_v4(struct iphdr *ip, void *end, struct tuple *t)
 {
-	struct ethhdr *eth = data;
-	struct iphdr *v4 = data + sizeof(*eth);
-	struct ipv6hdr *v6 = data + sizeof(*eth);
+	if (*(__u8 *)ip != 0x45 || ip->frag_off & bpf_htons(0x3fff))
+		return 0;
+	t->saddr = addr_from_v4(ip->saddr);
+	t->daddr = addr_from_v4(ip->daddr);
+	t->proto = ip->protocol;
+	return glance_ports(ip + 1, end, bpf_ntohs(ip->tot_len) - sizeof(*ip), t);
+}
 
-	if ((void *)(v4 + 1) > end)
+static __always_inline int glance_v6(struct ipv6hdr *ip, void *end, struct tuple *t)
+{
+	if ((void *)(ip + 1) > end || ip->version != 6)
 		return 0;
-	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
-		if (*(__u8 *)v4 != 0x45 || v4->frag_off & bpf_htons(0x3fff))
-			return 0;
-		t->saddr = addr_from_v4(v4->saddr);
-		t->daddr = addr_from_v4(v4->daddr);
-		t->proto = v4->protocol;
-		return glance_ports(v4 + 1, end, bpf_ntohs(v4->tot_len) - sizeof(*v4), t);
-	}
-	if (eth->h_proto != bpf_htons(ETH_P_IPV6) || (void *)(v6 + 1) > end || v6->version != 6)
-		return 0;
-	t->saddr = addr_from_v6(v6->saddr.in6_u.u6_addr32);
-	t->daddr = addr_from_v6(v6->daddr.in6_u.u6_addr32);
-	t->proto = v6->nexthdr;
-	return glance_ports(v6 + 1, end, bpf_ntohs(v6->payload_len), t);
+	t->saddr = addr_from_v6(ip->saddr.in6_u.u6_addr32);
+	t->daddr = addr_from_v6(ip->daddr.in6_u.u6_addr32);
+	t->proto = ip->nexthdr;
+	return glance_ports(ip + 1, end, bpf_ntohs(ip->payload_len), t);
 }
 
 static __always_inline int is_foreign_destination(const struct tuple *t)
 {
 	const struct node *self;
 
-	if (is_snat_port(t->dport) || t->dport == config.dsr_port || may_be_ours(&t->daddr, t->dport, t->proto))
+	if (is_snat_port(t->dport) || t->dport == config.dsr_port ||
+	    end_may_be(END_FRONTEND | END_DIALLED, &t->daddr, t->dport, t->proto))
 		return 0;
 	self = get_node();
 	return self && !(self->flags & NODE_OWNS_BEYOND) && !in_service_cidrs(self, &t->daddr);
 }
 
-/* 1: the packet is foreign. 0: it may be ours. */
-static __always_inline int glance(void *data, void *end, int asked)
+static __always_inline int is_foreign(const struct tuple *t, int asked)
 {
-	struct tuple t;
-
-	if (!glance_tuple(data, end, &t))
-		return 0;
-	if (asked & ASK_SOURCE && may_have_served(&t.saddr, t.sport, t.proto))
+	if (asked & ASK_SOURCE && end_may_be(END_SERVED, &t->saddr, t->sport, t->proto))
 		return 0;
 	if (!(asked & ASK_DESTINATION))
 		return 1;
 	/* What this node itself sends from there is looked at by is_misled_reset(). */
-	if (asked & ASK_SOURCE && is_snat_port(t.sport))
+	if (asked & ASK_SOURCE && is_snat_port(t->sport))
 		return 0;
-	return is_foreign_destination(&t);
+	return is_foreign_destination(t);
+}
+
+/*
+ * 1: the packet is foreign. 0: it may be ours. `asked` is a constant, and each family has its own copy of
+ * the questions: three of four words of an IPv4 address are known then, and most of the sums are done.
+ */
+static __always_inline int glance(void *data, void *end, int asked)
+{
+	struct ethhdr *eth = data;
+	struct iphdr *ip = data + sizeof(*eth);
+	struct tuple t;
+
+	if ((void *)(ip + 1) > end)
+		return 0;
+	if (eth->h_proto == bpf_htons(ETH_P_IP))
+		return glance_v4(ip, end, &t) && is_foreign(&t, asked);
+	return eth->h_proto == bpf_htons(ETH_P_IPV6) && glance_v6((void *)ip, end, &t) && is_foreign(&t, asked);
 }
 
 #endif

@@ -59,7 +59,7 @@ static __always_inline struct flow *flow_of(const struct packet *p)
 	const struct tuple *t = &p->tuple;
 	struct flow *flow;
 
-	if (!is_snat_port(t->dport) && !may_be_dialled(&t->daddr, t->dport, t->proto))
+	if (!is_snat_port(t->dport) && !end_may_be(END_DIALLED, &t->daddr, t->dport, t->proto))
 		return NULL;
 	flow = find_flow(t);
 	if (!flow || (flow->flags & (FLOW_REPLY | FLOW_FORWARD)) == FLOW_REPLY)

@@ -166,10 +166,20 @@ static __noinline int settle_later(struct __sk_buff *skb, struct packet *p, stru
 	return 1;
 }
 
-/* See glance(). Global, so that its stack is its own. */
-__noinline int skb_glance(struct __sk_buff *skb, int asked)
+/* See glance(). Global, so that their stack is their own. */
+__noinline int skb_glance_in(struct __sk_buff *skb)
 {
-	return glance((void *)(long)skb->data, (void *)(long)skb->data_end, asked);
+	return glance((void *)(long)skb->data, (void *)(long)skb->data_end, ASK_DESTINATION);
+}
+
+__noinline int skb_glance_out(struct __sk_buff *skb)
+{
+	return glance((void *)(long)skb->data, (void *)(long)skb->data_end, ASK_SOURCE);
+}
+
+__noinline int skb_glance_own(struct __sk_buff *skb)
+{
+	return glance((void *)(long)skb->data, (void *)(long)skb->data_end, ASK_SOURCE | ASK_DESTINATION);
 }
 
 static __always_inline int pass_by(struct __sk_buff *skb)
@@ -215,14 +225,14 @@ static __always_inline int settle_in(struct __sk_buff *skb, enum sender sender)
 SEC("tc")
 int mg_tc_ingress(struct __sk_buff *skb)
 {
-	return skb_glance(skb, ASK_DESTINATION) ? pass_by(skb) : settle_in(skb, SENDER_OUTSIDE);
+	return skb_glance_in(skb) ? pass_by(skb) : settle_in(skb, SENDER_OUTSIDE);
 }
 
 /* What a pod of this node sends. */
 SEC("tc")
 int mg_pod_ingress(struct __sk_buff *skb)
 {
-	return skb_glance(skb, ASK_DESTINATION) ? pass_by(skb) : settle_in(skb, SENDER_POD);
+	return skb_glance_in(skb) ? pass_by(skb) : settle_in(skb, SENDER_POD);
 }
 
 static __always_inline int settle_out(struct __sk_buff *skb, int own)
@@ -256,20 +266,15 @@ int mg_tc_egress(struct __sk_buff *skb)
 {
 	int own = skb->ingress_ifindex == 0; /* it came in by no device */
 
-	return skb_glance(skb, own ? ASK_SOURCE | ASK_DESTINATION : ASK_SOURCE) ? pass_by(skb) : settle_out(skb, own);
+	return (own ? skb_glance_own(skb) : skb_glance_out(skb)) ? pass_by(skb) : settle_out(skb, own);
 }
 
-/* What is on its way to a pod of this node: answers. */
-SEC("tc")
-int mg_pod_egress(struct __sk_buff *skb)
+static __always_inline int settle_to_pod(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct verdict verdict = {};
-	enum parsed parsed;
+	enum parsed parsed = skb_read(skb, &packet);
 
-	if (skb_glance(skb, ASK_SOURCE))
-		return pass_by(skb);
-	parsed = skb_read(skb, &packet);
 	if (parsed == PARSED_PORTLESS)
 		skb_read_error(skb, &packet);
 	if (parsed == PARSED_LATER && recall_ports(&packet) && answer(&packet, &verdict))
@@ -280,4 +285,11 @@ int mg_pod_egress(struct __sk_buff *skb)
 		decide(&verdict, ACTION_PASS, REASON_FOREIGN);
 	lead_on(&packet, &verdict);
 	return conclude(skb, &packet, &verdict);
+}
+
+/* What is on its way to a pod of this node: answers. */
+SEC("tc")
+int mg_pod_egress(struct __sk_buff *skb)
+{
+	return skb_glance_out(skb) ? pass_by(skb) : settle_to_pod(skb);
 }

@@ -76,16 +76,17 @@ static __always_inline struct wrap_head wrap_head(const struct packet *p, __u16 
 
 #define WRAP_TTL 64
 
-/*
- * Congestion is not signalled through the wrapping (RFC 6040, 4.1: compatibility mode), so of the
- * traffic class only the upper six bits are taken over. `class`: that of the packet inside.
- */
+union wrap {
+	struct wrap4 v4;
+	struct wrap6 v6;
+};
+
 static __always_inline void fill_wrap_v4(struct wrap4 *wrap, const struct packet *p, const struct tuple *to,
-					 const struct addr *own, __u16 inside, __u8 class)
+					 const struct addr *own, __u16 inside, __be32 first)
 {
 	*wrap = (struct wrap4){
 		.ip = {
-			.version = 4, .ihl = 5, .tos = class & 0xfc, .ttl = WRAP_TTL, .protocol = IPPROTO_UDP,
+			.version = 4, .ihl = 5, .tos = bpf_ntohl(first) >> 16 & 0xfc, .ttl = WRAP_TTL, .protocol = IPPROTO_UDP,
 			.tot_len = bpf_htons(inside + WRAP_V4),
 			.frag_off = bpf_htons(0x4000), /* do not fragment */
 			.saddr = addr_v4(own), .daddr = addr_v4(&to->saddr),
@@ -96,7 +97,7 @@ static __always_inline void fill_wrap_v4(struct wrap4 *wrap, const struct packet
 	wrap->ip.check = ~csum_fold16(bpf_csum_diff(NULL, 0, (__be32 *)&wrap->ip, sizeof(wrap->ip), 0));
 }
 
-/* `first`: the word of version, class and flow label, which those go by who spread packets (RFC 6438). */
+/* Those who spread packets over paths go by the flow label, too (RFC 6438). */
 static __always_inline void fill_wrap_v6(struct wrap6 *wrap, const struct packet *p, const struct tuple *to,
 					 const struct addr *own, __u16 inside, __be32 first)
 {
@@ -111,6 +112,23 @@ static __always_inline void fill_wrap_v6(struct wrap6 *wrap, const struct packet
 	*(__be32 *)&wrap->ip = first & bpf_htonl(0xffcfffff);
 	__builtin_memcpy(&wrap->ip.saddr, own, sizeof(*own));
 	__builtin_memcpy(&wrap->ip.daddr, &to->saddr, sizeof(to->saddr));
+}
+
+/*
+ * Fills in what goes before a packet of `inside` bytes, from `own` to the node to->saddr, for the backend
+ * to->daddr there. Congestion is not signalled through the wrapping (RFC 6040, 4.1: compatibility mode), so
+ * of the traffic class, in the `first` word of the packet's IP header, only the upper six bits are taken
+ * over. Returns its size, bytes.
+ */
+static __always_inline __u32 fill_wrap(union wrap *wrap, const struct packet *p, const struct tuple *to,
+				       const struct addr *own, __u16 inside, __be32 first)
+{
+	if (p->v4) {
+		fill_wrap_v4(&wrap->v4, p, to, own, inside, first);
+		return WRAP_V4;
+	}
+	fill_wrap_v6(&wrap->v6, p, to, own, inside, first);
+	return WRAP_V6;
 }
 
 /* What has become of a packet that may be wrapped. */
@@ -134,6 +152,36 @@ static __always_inline int is_wrapped(const struct packet *p, const struct wrap_
 	return head->options == words + 1 && head->flags == GENEVE_CRITICAL &&
 	       head->inner == bpf_htons(p->v4 ? ETH_P_IP : ETH_P_IPV6) &&
 	       head->class == bpf_htons(OPTION_CLASS) && head->type == OPTION_BACKEND && head->length == words;
+}
+
+/* At a hook, which is a constant. 0: done. */
+static __always_inline long load_bytes(void *ctx, enum hook hook, __u32 at, void *to, __u32 size)
+{
+	return hook == HOOK_XDP ? bpf_xdp_load_bytes(ctx, at, to, size) : bpf_skb_load_bytes(ctx, at, to, size);
+}
+
+/* The backend that a packet from another node names, into `to`. The size of the wrapping, bytes; 0: it is none. */
+static __always_inline __u32 read_wrap(void *ctx, enum hook hook, const struct packet *p, struct tuple *to)
+{
+	__u32 at = p->l4, header = p->v4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	struct wrap_head head;
+	__be32 v4 = 0;
+	long err;
+
+	if (p->l4 - p->l3 != header || !is_from_peer(p) || load_bytes(ctx, hook, at, &head, sizeof(head)) || !is_wrapped(p, &head))
+		return 0;
+	at += sizeof(head);
+	if (p->v4) {
+		err = load_bytes(ctx, hook, at, &v4, sizeof(v4));
+		to->daddr = addr_from_v4(v4);
+		at += sizeof(v4);
+	} else {
+		err = load_bytes(ctx, hook, at, &to->daddr, sizeof(to->daddr));
+		at += sizeof(to->daddr);
+	}
+	if (err || load_bytes(ctx, hook, at, &to->dport, sizeof(to->dport)))
+		return 0;
+	return p->v4 ? WRAP_V4 : WRAP_V6;
 }
 
 #endif
