@@ -3,7 +3,7 @@ import { openView } from '../dataplane/view.ts';
 import type { View } from '../dataplane/view.ts';
 import { formatEndpoint } from '../model/address.ts';
 import type { Address } from '../model/address.ts';
-import { found, matches } from './filter.ts';
+import { ofService } from './filter.ts';
 import type { OutputFormat } from './output.ts';
 import { formatTable, print } from './output.ts';
 
@@ -29,19 +29,8 @@ interface BackendRow {
 
 /** Prints the table, or the rows as JSON or YAML. */
 export async function backends(bpffs: string, format: OutputFormat, name: string | undefined): Promise<void> {
-  const view = openView(bpffs);
-  try {
-    await print(
-      format,
-      found(
-        readRows(view).filter((row) => matches(row, name)),
-        name,
-      ),
-      table,
-    );
-  } finally {
-    view.close();
-  }
+  using view = openView(bpffs);
+  await print(format, ofService(readRows(view), name), table);
 }
 
 function readRows(view: View): BackendRow[] {

@@ -47,14 +47,10 @@ export async function explain(bpffs: string, format: OutputFormat, target: strin
   const to = readTarget(target);
   const own = ownAddresses();
   const callers = from === undefined ? CALLERS : [readCaller(from, to, own)];
-  const view = openView(bpffs);
-  try {
-    const explainer = new Explainer(view.read(), (address) => own.has(address));
-    const rows = callers.map((caller) => toRow(caller, explainer.explain(to, caller)));
-    await print(format, rows, () => page(to, rows));
-  } finally {
-    view.close();
-  }
+  using view = openView(bpffs);
+  const explainer = new Explainer(view.read(), (address) => own.has(address));
+  const rows = callers.map((caller) => toRow(caller, explainer.explain(to, caller)));
+  await print(format, rows, () => page(to, rows));
 }
 
 /** The addresses of this node's interfaces. */

@@ -6,10 +6,12 @@ export function matches(service: { readonly namespace: string; readonly name: st
 }
 
 /**
- * The same list, or an error when something was asked for and nothing is there.
- * @throws Error naming what was asked for.
+ * The rows of the Service that was asked for.
+ * @param wanted as in `matches`.
+ * @throws Error naming what was asked for when nothing of it is there.
  */
-export function found<T>(rows: readonly T[], wanted: string | undefined): readonly T[] {
-  if (wanted !== undefined && rows.length === 0) throw new Error(`no Service ${JSON.stringify(wanted)} is programmed here: maglane services lists them`);
-  return rows;
+export function ofService<T extends { readonly namespace: string; readonly name: string }>(rows: readonly T[], wanted: string | undefined): readonly T[] {
+  const rowsOfIt = rows.filter((row) => matches(row, wanted));
+  if (wanted !== undefined && rowsOfIt.length === 0) throw new Error(`no Service ${JSON.stringify(wanted)} is programmed here: maglane services lists them`);
+  return rowsOfIt;
 }

@@ -2,7 +2,7 @@
 import type { FlowReading } from '../dataplane/flows.ts';
 import { openView } from '../dataplane/view.ts';
 import { formatEndpoint } from '../model/address.ts';
-import { found, matches } from './filter.ts';
+import { matches, ofService } from './filter.ts';
 import type { OutputFormat } from './output.ts';
 import { formatTable, print } from './output.ts';
 
@@ -17,27 +17,20 @@ const PROTOCOLS: Readonly<Record<number, string>> = { 6: 'TCP', 17: 'UDP', 132: 
 
 /** Prints the flows, of one Service if it is named, the busiest first. */
 export async function flows(bpffs: string, format: OutputFormat, name: string | undefined): Promise<void> {
-  const view = openView(bpffs);
-  try {
-    const services = new Map(view.read().services.map((service) => [service.id, service]));
-    if (name !== undefined)
-      found(
-        [...services.values()].filter((service) => matches(service, name)),
-        name,
-      );
-    const rows = view
-      .flows()
-      .map(({ proto, ...flow }): FlowRow => {
-        const service = services.get(flow.service);
-        const protocol = PROTOCOLS[proto] ?? String(proto);
-        return { namespace: service?.namespace ?? '', name: service?.name ?? '', port: service?.portName ?? '', protocol, ...flow };
-      })
-      .filter((row) => matches(row, name))
-      .sort((a, b) => a.idleSeconds - b.idleSeconds);
-    await print(format, rows, table);
-  } finally {
-    view.close();
-  }
+  using view = openView(bpffs);
+  const services = new Map(view.read().services.map((service) => [service.id, service]));
+  // A Service that is not there is an error, one without flows is not.
+  ofService([...services.values()], name);
+  const rows = view
+    .flows()
+    .map(({ proto, ...flow }): FlowRow => {
+      const service = services.get(flow.service);
+      const protocol = PROTOCOLS[proto] ?? String(proto);
+      return { namespace: service?.namespace ?? '', name: service?.name ?? '', port: service?.portName ?? '', protocol, ...flow };
+    })
+    .filter((row) => matches(row, name))
+    .sort((a, b) => a.idleSeconds - b.idleSeconds);
+  await print(format, rows, table);
 }
 
 function table(rows: readonly FlowRow[]): string {

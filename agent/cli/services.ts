@@ -4,7 +4,7 @@ import type { View } from '../dataplane/view.ts';
 import type { Address } from '../model/address.ts';
 import { formatCidr, formatEndpoint } from '../model/address.ts';
 import type { HeldBackend, HeldService, SetRegion } from '../plan/held.ts';
-import { found, matches } from './filter.ts';
+import { ofService } from './filter.ts';
 import type { OutputFormat } from './output.ts';
 import { formatTable, print } from './output.ts';
 
@@ -32,19 +32,8 @@ interface ServiceRow {
 
 /** Prints the table, or the rows as JSON or YAML. */
 export async function services(bpffs: string, format: OutputFormat, name: string | undefined): Promise<void> {
-  const view = openView(bpffs);
-  try {
-    await print(
-      format,
-      found(
-        readRows(view).filter((row) => matches(row, name)),
-        name,
-      ),
-      table,
-    );
-  } finally {
-    view.close();
-  }
+  using view = openView(bpffs);
+  await print(format, ofService(readRows(view), name), table);
 }
 
 function readRows(view: View): ServiceRow[] {

@@ -25,25 +25,21 @@ interface Status {
 
 /** Prints the status; works with the agent dead, and says that it is. */
 export async function status(bpffs: string, format: OutputFormat): Promise<void> {
-  const view = openView(bpffs);
-  try {
-    const { services, frontends, backends, peers } = view.read();
-    const data = {
-      bpffs,
-      agent: view.agent(),
-      services: services.length,
-      frontends: frontends.length,
-      backends: backends.length,
-      peers: peers.length,
-      kubeProxy: findKubeProxy().map(({ what }) => what),
-      devices: view.devices(),
-      maps: view.maps(),
-      counters: view.counters(),
-    };
-    await print<Status>(format, data, page);
-  } finally {
-    view.close();
-  }
+  using view = openView(bpffs);
+  const { services, frontends, backends, peers } = view.read();
+  const data = {
+    bpffs,
+    agent: view.agent(),
+    services: services.length,
+    frontends: frontends.length,
+    backends: backends.length,
+    peers: peers.length,
+    kubeProxy: findKubeProxy().map(({ what }) => what),
+    devices: view.devices(),
+    maps: view.maps(),
+    counters: view.counters(),
+  };
+  await print<Status>(format, data, page);
 }
 
 /** Why a device runs in its mode, for people. */

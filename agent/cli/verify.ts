@@ -18,23 +18,19 @@ const SECOND_LOOK_MS = 200;
 
 /** Prints what is wrong, one line each, and sets the exit code. */
 export async function verify(bpffs: string, format: OutputFormat): Promise<void> {
-  const view = openView(bpffs);
-  try {
-    let held = view.read();
-    let wrong = verifyMaps(held);
-    if (wrong.length > 0) {
-      await setTimeout(SECOND_LOOK_MS);
-      held = view.read();
-      const again = new Set(verifyMaps(held));
-      wrong = wrong.filter((line) => again.has(line));
-    }
-    const { services, frontends, backends } = held;
-    const verdict = { bpffs, services: services.length, frontends: frontends.length, backends: backends.length, wrong };
-    await print<Verdict>(format, verdict, page);
-    if (wrong.length > 0) process.exitCode = 1;
-  } finally {
-    view.close();
+  using view = openView(bpffs);
+  let held = view.read();
+  let wrong = verifyMaps(held);
+  if (wrong.length > 0) {
+    await setTimeout(SECOND_LOOK_MS);
+    held = view.read();
+    const again = new Set(verifyMaps(held));
+    wrong = wrong.filter((line) => again.has(line));
   }
+  const { services, frontends, backends } = held;
+  const verdict = { bpffs, services: services.length, frontends: frontends.length, backends: backends.length, wrong };
+  await print<Verdict>(format, verdict, page);
+  if (wrong.length > 0) process.exitCode = 1;
 }
 
 function page({ services, frontends, backends, wrong }: Verdict): string {

@@ -57,7 +57,7 @@ export function openView(bpffs: string): View {
   }
 }
 
-export class View {
+export class View implements Disposable {
   readonly #maps: Maps;
   readonly #bpffs: string;
 
@@ -134,7 +134,8 @@ export class View {
     return { name, entries: native.mapCount(this.#maps.fd(name)), maxEntries: this.#maps.info(name).maxEntries };
   }
 
-  close(): void {
+  /** Lets go of the maps. */
+  [Symbol.dispose](): void {
     this.#maps.close();
   }
 }

@@ -3,7 +3,7 @@
  * by the planner with each plan it makes. Numbers are map keys; addresses are canonical text.
  */
 import type { Address, Cidr } from '../model/address.ts';
-import type { Algorithm, DesiredAddress, DesiredNode, Family, FrontendKind, Protocol, ServiceKey } from '../model/desired.ts';
+import type { DesiredAddress, DesiredNode, DesiredService, FrontendKind, Protocol } from '../model/desired.ts';
 
 /** A region of the ring: `count` members at `base`, then a Maglev table of `table` slots (0: none). */
 export interface SetRegion {
@@ -28,19 +28,8 @@ export interface HeldBackend {
   readonly host: Address | undefined;
 }
 
-export interface HeldService {
+export interface HeldService extends Omit<DesiredService, 'frontends' | 'cluster' | 'local' | 'spare' | 'sourceRanges'> {
   readonly id: number;
-  readonly key: ServiceKey;
-  readonly namespace: string;
-  readonly name: string;
-  readonly portName: string;
-  readonly protocol: Protocol;
-  readonly family: Family;
-  readonly algorithm: Algorithm;
-  readonly affinitySeconds: number;
-  readonly internalLocal: boolean;
-  readonly externalLocal: boolean;
-  readonly hasAny: boolean;
   readonly cluster: SetRegion;
   readonly local: SetRegion;
 }

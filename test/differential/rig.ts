@@ -90,8 +90,7 @@ export class Rig implements AsyncDisposable {
     const args = ['--source', 'kubernetes', '--kubeconfig', await plane.agentKubeconfig(), ...options];
     const startAgent = (): Promise<Agent> => ours.startAgent({ args });
     const agent = await startAgent();
-    const view = openView(ours.bpffs);
-    stack.defer(() => view.close());
+    const view = stack.use(openView(ours.bpffs));
     const rig = new Rig({ ours, theirs, api, agent, startAgent, kubeProxy, view, setup });
     await rig.#sentinel.create();
     await rig.inStep();

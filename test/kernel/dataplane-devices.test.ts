@@ -31,9 +31,8 @@ test('auto runs veths and tunnels in tc, says why, and finds tunnels by itself',
   ]);
   expect(isXdp('up0')).toBe(false);
   await agent.kill();
-  const view = openView(node.bpffs);
+  using view = openView(node.bpffs);
   expect(view.devices()).toMatchObject(attached);
-  view.close();
 });
 
 test.each(['native', 'generic'] as const)('%s is forced where the device takes it', async (xdpMode) => {
@@ -100,9 +99,8 @@ test('a device that is no longer wanted is left alone, completely', async () => 
   expect(node.tcPrograms('up0')).toEqual([]);
   expect(isXdp('up0')).toBe(false);
   expect(node.pins('links').filter((pin) => pin.startsWith('dev_'))).toEqual([]);
-  const view = openView(node.bpffs);
+  using view = openView(node.bpffs);
   expect(view.devices()).toEqual([]);
-  view.close();
 });
 
 describe('devices of pods', () => {
@@ -174,9 +172,8 @@ describe('devices of pods', () => {
     const { devices } = await third.ask('attachPods', { ...auto, recheck: false });
     expect(devices.map(({ name }) => name)).toEqual(['up0', 'pod2']);
     expect(node.pins('links').filter((pin) => pin.startsWith(`dev_${index}_`))).toEqual([]);
-    const view = openView(node.bpffs);
+    using view = openView(node.bpffs);
     expect(view.devices().map(({ name }) => name)).toEqual(['up0', 'pod2']);
-    view.close();
     addPod('pod1', '');
     await third.ask('attachPods', { ...auto, recheck: false });
     expect(node.tcPrograms('pod1')).toEqual(['ingress', 'egress']);

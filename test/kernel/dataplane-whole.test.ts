@@ -51,9 +51,8 @@ beforeEach(() => {
 afterEach(() => node.remove());
 
 function read(): Pick<Held, 'addresses' | 'sourceRanges' | 'node' | 'frontends' | 'services'> {
-  const view = openView(node.bpffs);
+  using view = openView(node.bpffs);
   const held = view.read();
-  view.close();
   const byText = <T extends object>(records: readonly T[]): T[] => records.toSorted((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
   return {
     ...held,
@@ -110,9 +109,8 @@ describe('addresses, source ranges and the node', () => {
       { ...WEB6, sourceRanges: undefined, cluster: [{ address: at('fd00:244::1'), port: 8080, local: false, terminating: false, host: host6 }] },
     ];
     const hosts = (): (string | undefined)[] => {
-      const view = openView(node.bpffs);
+      using view = openView(node.bpffs);
       const { backends, peers } = view.read();
-      view.close();
       return [...backends.toSorted((a, b) => a.port - b.port || (a.address < b.address ? -1 : 1)).map(({ host }) => host), '|', ...peers.toSorted()];
     };
     const agent = node.agent();

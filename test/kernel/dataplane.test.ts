@@ -71,48 +71,44 @@ describe('the maps', () => {
   test('hold what was written, as the commands read it with no agent running', async () => {
     const agent = await node.start([web, dns]);
     await agent.kill();
-    const view = openView(node.bpffs);
-    try {
-      const held = view.read();
-      expect(held.capacity).toEqual({ services: 64, frontends: 64, backends: 128, ringSlots: 8192, sourceRanges: 64, serviceCidrs: 16, peers: 16_384 });
-      const services = held.services.toSorted((a, b) => a.id - b.id);
-      const { frontends, cluster, local, spare: _, sourceRanges: __, ...record } = web;
-      expect(services[0]).toMatchObject({ ...record, cluster: { count: 2, table: 251 }, local: { count: 1, table: 0 } });
-      expect(services[1]).toMatchObject({
-        key: dns.key,
-        portName: '',
-        protocol: 'UDP',
-        family: 6,
-        algorithm: 'random',
-        affinitySeconds: 10_800,
-        internalLocal: true,
-        externalLocal: false,
-        hasAny: false,
-      });
-      expect(held.frontends).toHaveLength(3);
-      for (const one of frontends) expect(held.frontends).toContainEqual({ ...one, protocol: 'TCP', sourceRanges: false, service: services[0]!.id });
-      expect(held.frontends).toContainEqual({ ...dns.frontends[0], protocol: 'UDP', sourceRanges: false, service: services[1]!.id });
-      const byId = new Map(held.backends.map((one) => [one.id, one]));
-      expect([...held.members(services[0]!.cluster)].map((id) => byId.get(id))).toMatchObject(cluster.map((one) => ({ ...one, serving: true })));
-      expect([...held.members(services[0]!.local)].map((id) => byId.get(id)?.address)).toEqual(local.map(({ address }) => address));
-      expect([...held.members(services[1]!.cluster)].map((id) => byId.get(id)?.address)).toEqual(['fd00:10:1::1']);
+    using view = openView(node.bpffs);
+    const held = view.read();
+    expect(held.capacity).toEqual({ services: 64, frontends: 64, backends: 128, ringSlots: 8192, sourceRanges: 64, serviceCidrs: 16, peers: 16_384 });
+    const services = held.services.toSorted((a, b) => a.id - b.id);
+    const { frontends, cluster, local, spare: _, sourceRanges: __, ...record } = web;
+    expect(services[0]).toMatchObject({ ...record, cluster: { count: 2, table: 251 }, local: { count: 1, table: 0 } });
+    expect(services[1]).toMatchObject({
+      key: dns.key,
+      portName: '',
+      protocol: 'UDP',
+      family: 6,
+      algorithm: 'random',
+      affinitySeconds: 10_800,
+      internalLocal: true,
+      externalLocal: false,
+      hasAny: false,
+    });
+    expect(held.frontends).toHaveLength(3);
+    for (const one of frontends) expect(held.frontends).toContainEqual({ ...one, protocol: 'TCP', sourceRanges: false, service: services[0]!.id });
+    expect(held.frontends).toContainEqual({ ...dns.frontends[0], protocol: 'UDP', sourceRanges: false, service: services[1]!.id });
+    const byId = new Map(held.backends.map((one) => [one.id, one]));
+    expect([...held.members(services[0]!.cluster)].map((id) => byId.get(id))).toMatchObject(cluster.map((one) => ({ ...one, serving: true })));
+    expect([...held.members(services[0]!.local)].map((id) => byId.get(id)?.address)).toEqual(local.map(({ address }) => address));
+    expect([...held.members(services[1]!.cluster)].map((id) => byId.get(id)?.address)).toEqual(['fd00:10:1::1']);
 
-      expect(view.agent()).toEqual({
-        nodeName: 'node-1',
-        version: '1.2.3',
-        source: 'a test',
-        pid: agent.pid,
-        started: 1000,
-        synced: 2000,
-        abiVersion: 4,
-        running: false,
-      });
-      expect(view.maps()).toContainEqual({ name: 'ring', entries: 2 + 251 + 1 + 1, maxEntries: 8192 });
-      expect(view.maps()).toContainEqual({ name: 'flows', entries: 0, maxEntries: 2048 });
-      expect(view.counters().map(({ reason }) => reason)).toContain('sock_translated');
-    } finally {
-      view.close();
-    }
+    expect(view.agent()).toEqual({
+      nodeName: 'node-1',
+      version: '1.2.3',
+      source: 'a test',
+      pid: agent.pid,
+      started: 1000,
+      synced: 2000,
+      abiVersion: 4,
+      running: false,
+    });
+    expect(view.maps()).toContainEqual({ name: 'ring', entries: 2 + 251 + 1 + 1, maxEntries: 8192 });
+    expect(view.maps()).toContainEqual({ name: 'flows', entries: 0, maxEntries: 2048 });
+    expect(view.counters().map(({ reason }) => reason)).toContain('sock_translated');
   });
 
   test('that the kernel does not make say which, why, and by which option', async () => {
@@ -127,9 +123,8 @@ describe('the maps', () => {
       (_, i) => ({ op: 'frontend.put', frontend: { ...frontend(`10.97.0.${i}`), protocol: 'TCP', sourceRanges: false, service: 1 } }) as const,
     );
     await expect(agent.ask('execute', frontends)).rejects.toMatchObject({ code: 'E2BIG', subject: 'frontends' });
-    const view = openView(node.bpffs);
+    using view = openView(node.bpffs);
     expect(view.read().frontends).toContainEqual({ ...web.frontends[0], protocol: 'TCP', sourceRanges: false, service: 1 });
-    view.close();
   });
 
   test('keep the count of a backend whose flags change, and forget it with the slot', async () => {
@@ -255,9 +250,8 @@ describe('an agent that starts', () => {
     await expect(node.agent().ask('open', node.options())).rejects.toThrow(
       `an agent (pid ${first.pid}) runs on ${node.bpffs}: stop it, or give this one a --bpffs of its own`,
     );
-    const view = openView(node.bpffs);
+    using view = openView(node.bpffs);
     expect(view.agent()).toMatchObject({ running: true, pid: first.pid });
-    view.close();
     await first.ask('close');
     expect(agentPid(node.bpffs)).toBeUndefined();
     await node.agent().ask('open', node.options());
@@ -298,9 +292,8 @@ describe('cleanup', () => {
 });
 
 function readHeld(of: Node): { services: unknown[]; frontends: unknown[]; backends: unknown[] } & { services: { name: string }[] } {
-  const view = openView(of.bpffs);
+  using view = openView(of.bpffs);
   const { services, frontends, backends } = view.read();
-  view.close();
   const byText = (records: readonly object[]): object[] => records.toSorted((a, b) => (JSON.stringify(a) < JSON.stringify(b) ? -1 : 1));
   return { services: byText(services) as { name: string }[], frontends: byText(frontends), backends: byText(backends) };
 }
