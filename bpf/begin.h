@@ -141,21 +141,19 @@ static __noinline __u32 choose(void *ctx, const struct packet *p, const struct f
 __noinline int enter(const struct packet *p, struct verdict *v, __u32 service, __u32 id)
 {
 	struct flow flow = { .service = service, .backend = id, .seen = coarse_seconds() };
-	struct tuple from, to;
+	struct tuple from;
 	int failed;
 
 	if (!p || !v) /* so it asks for this, too */
 		return REASON_DROP_INCONSISTENT;
-	to = v->to;
 	flow.to = reversed(&p->tuple);
 	flow.flags = v->flow | FLOW_REPLY;
 	/* Who sees the client as it is, sees its port; only when the client uses one port through
 	 * two frontends to the same backend, one of the two gets another port. */
-	failed = claim_port(&to, &flow, hash_tuple(&p->tuple), !(v->flow & FLOW_FORWARD), is_syn(p));
+	failed = claim_port(&v->to, &flow, hash_tuple(&p->tuple), !(v->flow & FLOW_FORWARD), is_syn(p));
 	if (failed)
 		return failed;
-	flow.to = to;
-	v->to.sport = to.sport;
+	flow.to = v->to;
 	flow.flags &= ~FLOW_REPLY;
 	from = p->tuple; /* a key lies on the stack: kernels before 6.2 take it from nowhere else */
 	if (bpf_map_update_elem(&flows, &from, &flow, BPF_ANY))

@@ -71,6 +71,59 @@ static __always_inline struct holder judge_holder(const struct flow *reply, __u8
 	};
 }
 
+/* The search for a port. */
+struct probe {
+	struct tuple key; /* of the backend's answers to the port that is tried */
+	__be16 oldest;    /* of the ports of closed flows the one that is idle the longest, */
+	__u16 pad;
+	int oldest_age;   /* and its holder's age */
+};
+
+enum tried {
+	TRIED_TAKEN,   /* it is another flow's */
+	TRIED_CLOSED,  /* likewise, and that one has closed */
+	TRIED_ENTERED, /* it was free, and is the flow's now */
+	TRIED_OURS,    /* it may be had: it is this very flow's, or was another's that has expired */
+	TRIED_FULL,
+};
+
+/*
+ * Tries one port. Global: the verifier proves it once, and not once for each port and for all that may have
+ * been known of those before. What maps are given lies on its own stack, for kernels before 6.2.
+ */
+__noinline int try_port(struct probe *probe, const struct flow *reply)
+{
+	struct holder holder;
+	struct flow *known;
+	struct tuple key;
+	struct flow half;
+	int err;
+
+	if (!probe || !reply)
+		return TRIED_FULL;
+	key = probe->key;
+	known = find_flow(&key);
+	if (!known) {
+		half = *reply;
+		err = bpf_map_update_elem(&flows, &key, &half, BPF_NOEXIST);
+		if (err != -EEXIST)
+			return err ? TRIED_FULL : TRIED_ENTERED;
+		/* Another CPU was faster: with a packet of this very flow? */
+		known = find_flow(&key);
+		return known && tuple_equal(&known->to, &half.to) ? TRIED_ENTERED : TRIED_TAKEN;
+	}
+	if (tuple_equal(&known->to, &reply->to))
+		return TRIED_OURS;
+	holder = judge_holder(known, key.proto);
+	if (holder.expired)
+		return TRIED_OURS;
+	if (holder.age > probe->oldest_age) {
+		probe->oldest_age = holder.age;
+		probe->oldest = key.dport;
+	}
+	return holder.age > 0 ? TRIED_CLOSED : TRIED_TAKEN;
+}
+
 /*
  * Enters the half `reply` under a source port that is free towards the backend, and puts that
  * port into `to`. `keep` tries the port that is in `to` first: the client's own. `is_new`: no packet
@@ -80,53 +133,29 @@ static __always_inline struct holder judge_holder(const struct flow *reply, __u8
 static __always_inline int claim_port(struct tuple *to, const struct flow *reply, __u32 hash,
 				      int keep, int is_new)
 {
-	struct tuple key = reversed(to);
-	__be16 oldest = 0;
-	int oldest_age = 0;
-	int i;
+	struct probe probe = { .key = reversed(to) };
+	int tried = TRIED_TAKEN;
 
-	for (i = 0; i < SNAT_TRIES; i++) {
-		struct holder holder;
-		struct flow *known;
-		int err;
-
+	for (int i = 0; i < SNAT_TRIES; i++) {
 		if (i > 0 || !keep)
-			key.dport = snat_port(hash + i);
-		known = find_flow(&key);
-		if (!known) {
-			err = bpf_map_update_elem(&flows, &key, reply, BPF_NOEXIST);
-			if (err && err != -EEXIST)
-				return REASON_DROP_FLOWS_FULL;
-			/* Another CPU may have been faster: with a packet of this very flow? */
-			if (err) {
-				known = find_flow(&key);
-				if (!known || !tuple_equal(&known->to, &reply->to))
-					continue;
-			}
-			to->sport = key.dport;
-			return 0;
-		}
-		if (tuple_equal(&known->to, &reply->to))
-			break; /* this flow's own half, still there */
-		holder = judge_holder(known, key.proto);
-		if (holder.expired)
+			probe.key.dport = snat_port(hash + i);
+		tried = try_port(&probe, reply);
+		if (tried > TRIED_CLOSED)
 			break;
-		if (holder.age > oldest_age) {
-			oldest_age = holder.age;
-			oldest = key.dport;
-		}
-		if (is_new && holder.age > 0)
+		if (is_new && tried == TRIED_CLOSED)
 			i += SNAT_STRIDE;
 	}
-	if (i >= SNAT_TRIES) {
-		if (oldest_age == 0)
+	if (tried == TRIED_FULL)
+		return REASON_DROP_FLOWS_FULL;
+	if (tried <= TRIED_CLOSED) {
+		if (probe.oldest_age == 0)
 			return REASON_DROP_SNAT_FULL;
-		key.dport = oldest;
+		probe.key.dport = probe.oldest;
 	}
 	/* Two CPUs may both do this: the loser finds out within a second, see keep_flow(). */
-	if (bpf_map_update_elem(&flows, &key, reply, BPF_ANY))
+	if (tried != TRIED_ENTERED && bpf_map_update_elem(&flows, &probe.key, reply, BPF_ANY))
 		return REASON_DROP_FLOWS_FULL;
-	to->sport = key.dport;
+	to->sport = probe.key.dport;
 	return 0;
 }
 

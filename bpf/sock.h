@@ -58,15 +58,18 @@ static __always_inline void set_peer6(struct bpf_sock_addr *ctx, const struct pe
 
 /* ---- which frontend, and a backend of it ---- */
 
-/* To dial 0.0.0.0 or :: is to dial loopback (ip(7), ipv6(7)). */
-static __always_inline void resolve_wildcard(struct addr *a)
+/*
+ * To dial 0.0.0.0 or :: is to dial loopback (ip(7), ipv6(7)). Global, so that what follows is proven once, and
+ * not for each of its ways: of an IPv6 address the verifier knows no word beforehand. Returns 0.
+ */
+__noinline int resolve_wildcard(struct addr *a)
 {
-	if (a->w[0] != 0 || a->w[1] != 0 || a->w[3] != 0)
-		return;
-	if (a->w[2] == V4_MAPPED)
-		a->w[3] = bpf_htonl(INADDR_LOOPBACK);
-	else if (a->w[2] == 0)
-		a->w[3] = bpf_htonl(1);
+	if (!a || a->w[0] != 0 || a->w[1] != 0 || a->w[3] != 0)
+		return 0;
+	if (a->w[2] != V4_MAPPED && a->w[2] != 0)
+		return 0;
+	a->w[3] = a->w[2] == 0 ? bpf_htonl(1) : bpf_htonl(INADDR_LOOPBACK);
+	return 0;
 }
 
 /* MPTCP is TCP to whoever does not know it. 0: not a protocol that we translate here. */
