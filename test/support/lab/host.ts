@@ -155,7 +155,7 @@ export class Host {
 
   /** GET over HTTP. @throws when there is no answer. */
   get(url: string): Promise<{ status: number; body: string }> {
-    return this.#ask({ op: 'get', url, timeoutMs: 2_000 });
+    return this.#ask({ op: 'get', url, timeoutMs: 2_000 * PATIENCE });
   }
 
   /** Ends the prober; the lab does it. */
