@@ -144,7 +144,7 @@ describe('the pages', () => {
     const busyLoop = (until: number): void => {
       while (Date.now() < until);
     };
-    busyLoop(Date.now() + 100);
+    busyLoop(Date.now() + 500);
     const answers = await Promise.all(both);
     const [, body] = answers.find(([status]) => status === 200)!;
     const { nodes } = JSON.parse(body) as { nodes: readonly { callFrame: { functionName: string }; hitCount: number }[] };
