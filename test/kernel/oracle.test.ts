@@ -8,7 +8,7 @@ import { expect, test } from 'vitest';
 import { PATIENCE } from '../support/patience.ts';
 
 const RUN = fileURLToPath(new URL('../oracle/run.ts', import.meta.url));
-const PACKETS = PATIENCE > 1 ? 2_000 : 30_000;
+const PACKETS = PATIENCE > 1 ? 8_000 : 30_000;
 
 interface Tally {
   readonly packets: number;
