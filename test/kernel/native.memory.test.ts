@@ -10,7 +10,7 @@ test('releaseMemory takes the pages of files out of what is resident, and no mor
   const released = native.releaseMemory();
   const after = residentOfFiles();
   expect(released).toBeGreaterThan(5 << 20);
-  expect(released).toBeLessThanOrEqual(before);
+  expect(released).toBeLessThanOrEqual(before + (1 << 20)); // kernels before 6.2 count in batches, each thread its own
   expect(after).toBeLessThan(before - released / 2); // what runs meanwhile comes back
 });
 
