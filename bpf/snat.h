@@ -83,7 +83,7 @@ enum tried {
 	TRIED_TAKEN,   /* it is another flow's */
 	TRIED_CLOSED,  /* likewise, and that one has closed */
 	TRIED_ENTERED, /* it was free, and is the flow's now */
-	TRIED_OURS,    /* it may be had: it is this very flow's, or was another's that has expired */
+	TRIED_YIELDS,  /* its holder may be replaced: it is this very flow, or has expired */
 	TRIED_FULL,
 };
 
@@ -113,10 +113,10 @@ __noinline int try_port(struct probe *probe, const struct flow *reply)
 		return known && tuple_equal(&known->to, &half.to) ? TRIED_ENTERED : TRIED_TAKEN;
 	}
 	if (tuple_equal(&known->to, &reply->to))
-		return TRIED_OURS;
+		return TRIED_YIELDS;
 	holder = judge_holder(known, key.proto);
 	if (holder.expired)
-		return TRIED_OURS;
+		return TRIED_YIELDS;
 	if (holder.age > probe->oldest_age) {
 		probe->oldest_age = holder.age;
 		probe->oldest = key.dport;

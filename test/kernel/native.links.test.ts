@@ -2,11 +2,11 @@ import type { ChildProcess } from 'node:child_process';
 import { fork, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
-import { release } from 'node:os';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
 import type { BpfObject, Interface, LinkInfo, Native } from '../../native/index.js';
 import native from '../../native/index.js';
+import { cgroup2, hasTcx } from '../support/lab/kernel.ts';
 import { bpffsFolder, cleanUp, compile, removeBpffsFolder, removeFolder, run, temporaryFolder, thrownBy } from './fixtures/native.ts';
 
 /** BPF_LINK_TYPE_* and BPF_* attach types. */
@@ -17,8 +17,6 @@ const CONNECT4 = 10;
 const XDP = 37;
 const TCX_INGRESS = 46;
 const TCX_EGRESS = 47;
-/** Since Linux 6.6; before, it says so. */
-const HAS_TCX = release().localeCompare('6.6', 'en', { numeric: true }) >= 0;
 
 const name = `mg-native-${process.pid}`;
 const cgroup = `${cgroup2()}/${name}`;
@@ -31,14 +29,6 @@ let child: ChildProcess;
 /** The two ends of one cable, both inside: what is sent from `near` arrives at `far`. */
 let near: number;
 let far: number;
-
-function cgroup2(): string {
-  const mount = readFileSync('/proc/mounts', 'utf8')
-    .split('\n')
-    .find((line) => line.split(' ')[2] === 'cgroup2');
-  if (!mount) throw new Error('no cgroup2 is mounted');
-  return mount.split(' ')[1]!;
-}
 
 /** Calls a function of the addon inside the namespace. */
 async function inside<K extends keyof Native>(called: K, ...args: Parameters<Native[K]>): Promise<ReturnType<Native[K]>> {
@@ -169,7 +159,7 @@ describe('a device', () => {
   ] as const)('gets a tcx program at %s', async (direction, device, attachType) => {
     const ifindex = device === 'far' ? far : near;
     const attached = inside('linkTcx', await program('tc_count'), ifindex, direction);
-    if (!HAS_TCX) {
+    if (!hasTcx()) {
       await expect(attached).rejects.toMatchObject({ operation: 'link_tcx', code: 'EINVAL' });
       return;
     }

@@ -6,9 +6,9 @@ import dgram from 'node:dgram';
 import type { RemoteInfo } from 'node:dgram';
 import { on } from 'node:events';
 import net from 'node:net';
-import { release } from 'node:os';
 import native from '../../native/index.js';
 import type { TestRun } from '../../native/index.d.ts';
+import { hasTcx } from '../support/lab/kernel.ts';
 
 export interface Dial {
   readonly address: string;
@@ -65,12 +65,6 @@ function attach({ pin, device, how, clsact }: Extract<Request, { op: 'attach' }>
   else if (clsact || !hasTcx()) native.clsactAttach(fd, index, how, 1, 1);
   else native.linkTcx(fd, index, how);
   return {};
-}
-
-/** Linux 6.6 and later. */
-function hasTcx(): boolean {
-  const [major, minor] = release().split('.').map(Number) as [number, number];
-  return major > 6 || (major === 6 && minor >= 6);
 }
 
 async function serve({ name, address, port }: Extract<Request, { op: 'serve' }>): Promise<Outcome> {

@@ -1,5 +1,6 @@
 /** What a lab needs of the kernel: a cgroup2 mount, a bpffs. */
 import { mkdirSync, readFileSync, readdirSync, rmdirSync, statfsSync, writeFileSync } from 'node:fs';
+import { release } from 'node:os';
 import { join } from 'node:path';
 import { PATIENCE } from '../patience.ts';
 import { run } from './shell.ts';
@@ -23,6 +24,12 @@ export function cgroup2(): string {
 /** Mounts a bpffs at its usual place unless one is there. */
 export async function mountBpffs(): Promise<void> {
   if (statfsSync(BPFFS).type !== BPF_FS_MAGIC) await run(['mount', '-t', 'bpf', 'bpf', BPFFS]);
+}
+
+/** Whether the kernel has tcx: Linux 6.6 and later. */
+export function hasTcx(): boolean {
+  const [major, minor] = release().split('.').map(Number) as [number, number];
+  return major > 6 || (major === 6 && minor >= 6);
 }
 
 /** Makes a cgroup, or takes the one that is there. */
