@@ -13,7 +13,7 @@ import type { PacketSpec, Proto } from '../support/packet.ts';
 import { PacketLab } from './packet-lab.ts';
 import type { LabOptions } from './packet-lab.ts';
 import type { ReasonText } from './packet-maps.ts';
-import type { Process } from './packet-process.ts';
+import type { Process } from './packet-lab.ts';
 
 /** 'egress' has what the node itself sends, 'passing' what it forwards; 'pod' what a pod of it sends, 'topod' what goes to one. */
 export type Hook = 'xdp' | 'tc' | 'egress' | 'passing' | 'pod' | 'topod';

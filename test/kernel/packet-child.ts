@@ -8,6 +8,7 @@ import { on } from 'node:events';
 import net from 'node:net';
 import native from '../../native/index.js';
 import type { TestRun } from '../../native/index.d.ts';
+import { answer } from '../support/answering.ts';
 import { hasTcx } from '../support/lab/kernel.ts';
 
 export interface Dial {
@@ -188,8 +189,4 @@ async function perform(request: Request): Promise<Outcome> {
   }
 }
 
-process.on('message', async (message: { id: number; request: Request }) => {
-  const outcome = await perform(message.request).catch(failed);
-  process.send!({ id: message.id, outcome });
-});
-process.on('disconnect', () => process.exit());
+answer(perform, failed);

@@ -8,13 +8,17 @@ import { fileURLToPath } from 'node:url';
 import { configCodec } from '../../agent/dataplane/generated/abi.ts';
 import native from '../../native/index.js';
 import type { BpfObject } from '../../native/index.d.ts';
+import { Answering } from '../support/answering.ts';
+import type { Outcome, Request } from './packet-child.ts';
 import { PacketMaps } from './packet-maps.ts';
-import { Process } from './packet-process.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const CHILD = fileURLToPath(new URL('./packet-child.ts', import.meta.url));
 const PROGRAMS = ['mg_xdp_ingress', 'mg_tc_ingress', 'mg_tc_egress', 'mg_pod_ingress', 'mg_pod_egress'] as const;
 export const SNAT = { min: 61_000, max: 61_999 } as const;
+
+/** A process in the lab. */
+export type Process = Answering<Request, Outcome>;
 
 export interface LabOptions {
   readonly flows?: number;
@@ -103,7 +107,7 @@ export class PacketLab extends PacketMaps {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       serialization: 'advanced',
     });
-    const handle = new Process(child);
+    const handle = new Answering<Request, Outcome>(child);
     this.#processes.push(handle);
     return handle;
   }

@@ -14,37 +14,10 @@ import { BackendFlag, DeviceFlag, FlowFlag, FrontendFlag, FrontendKind } from '.
 import type { Address } from '../../agent/model/address.ts';
 import { buildPacket, joinEndpoint, splitEndpoint, UDP } from '../support/packet.ts';
 import { PacketLab } from './packet-lab.ts';
-import type { Process } from './packet-process.ts';
+import type { Process } from './packet-lab.ts';
+import { FAMILIES, IP, linkMesh, withLength } from './packet-mesh.ts';
 
 const SENDER = fileURLToPath(new URL('./fixtures/send-frames.c', import.meta.url));
-const IP = {
-  4: {
-    client: '192.0.2.2',
-    up: '192.0.2.1',
-    vip: '198.18.0.10',
-    gateway: '10.1.0.1',
-    pod: '10.1.0.2',
-    mesh: '198.51.100.1',
-    mesh2: '198.51.100.2',
-    pod2: '10.2.0.2',
-    bits: 24,
-    host: 32,
-  },
-  6: {
-    client: '2001:db8::2',
-    up: '2001:db8::1',
-    vip: '2001:db8:ff::10',
-    gateway: '2001:db8:1::1',
-    pod: '2001:db8:1::2',
-    mesh: '2001:db8:9::1',
-    mesh2: '2001:db8:9::2',
-    pod2: '2001:db8:2::2',
-    bits: 64,
-    host: 128,
-  },
-} as const;
-type Family = keyof typeof IP;
-const FAMILIES = [4, 6] as const;
 /** Of the VIP: to the pod here, and to that of the other node. The nodePort is for the latter, too. */
 const PORTS = { local: 80, remote: 81, node: 30_080 } as const;
 /** The datagrams' contents: four fragments, all bytes different enough. */
@@ -66,11 +39,9 @@ let nextId = 1;
 
 async function wire(lab: PacketLab): Promise<Net> {
   const [client, node, pod, node2] = ['client', 'node', 'pod', 'node2'].map((name) => lab.namespace(name)) as [string, string, string, string];
-  const both = (name: 'client' | 'up' | 'gateway' | 'pod' | 'mesh' | 'mesh2'): string[] => FAMILIES.map((family) => `${IP[family][name]}/${IP[family].bits}`);
-  lab.link({ namespace: client, device: 'c0', addresses: both('client') }, { namespace: node, device: 'up0', addresses: both('up') });
-  lab.link({ namespace: node, device: 'pod0', addresses: both('gateway') }, { namespace: pod, device: 'p0', addresses: both('pod') });
-  lab.link({ namespace: node, device: 'mesh0', addresses: both('mesh') }, { namespace: node2, device: 'm0', addresses: both('mesh2') });
-  const each = (command: (ip: (typeof IP)[Family]) => string): string[] => FAMILIES.map((family) => command(IP[family]));
+  linkMesh(lab, { client, node, node2 }, false);
+  lab.link({ namespace: node, device: 'pod0', addresses: withLength('gateway') }, { namespace: pod, device: 'p0', addresses: withLength('pod') });
+  const each = (command: (ip: (typeof IP)[4 | 6]) => string): string[] => FAMILIES.map((family) => command(IP[family]));
   lab.ip(client, ...each((ip) => `route add default via ${ip.up}`));
   lab.ip(pod, ...each((ip) => `route add default via ${ip.gateway}`));
   lab.ip(node2, ...each((ip) => `addr add ${ip.pod2}/${ip.host} dev lo`), ...each((ip) => `route add default via ${ip.mesh}`));

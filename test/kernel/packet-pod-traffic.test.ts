@@ -12,45 +12,13 @@ import type { Address } from '../../agent/model/address.ts';
 import { joinEndpoint } from '../support/packet.ts';
 import { addAddress, PacketLab, SNAT } from './packet-lab.ts';
 import type { Outcome } from './packet-child.ts';
-import type { Process } from './packet-process.ts';
+import type { Process } from './packet-lab.ts';
+import { FAMILIES, IP as MESH, linkMesh, withLength } from './packet-mesh.ts';
 
 const IP = {
-  4: {
-    client: '192.0.2.2',
-    up: '192.0.2.1',
-    vip: '198.18.0.10',
-    nobody: '198.18.0.99',
-    gateway: '10.1.0.1',
-    a: '10.1.0.2',
-    b: '10.1.0.3',
-    pods: '10.1.0.0/24',
-    mesh: '198.51.100.1',
-    mesh2: '198.51.100.2',
-    pod2: '10.2.0.2',
-    vx: '10.9.0.1',
-    vx2: '10.9.0.2',
-    length: 24,
-    host: 32,
-  },
-  6: {
-    client: '2001:db8::2',
-    up: '2001:db8::1',
-    vip: '2001:db8:ff::10',
-    nobody: '2001:db8:ff::99',
-    gateway: '2001:db8:1::1',
-    a: '2001:db8:1::2',
-    b: '2001:db8:1::3',
-    pods: '2001:db8:1::/64',
-    mesh: '2001:db8:9::1',
-    mesh2: '2001:db8:9::2',
-    pod2: '2001:db8:2::2',
-    vx: '2001:db8:a::1',
-    vx2: '2001:db8:a::2',
-    length: 64,
-    host: 128,
-  },
+  4: { ...MESH[4], nobody: '198.18.0.99', a: MESH[4].pod, b: '10.1.0.3', pods: '10.1.0.0/24' },
+  6: { ...MESH[6], nobody: '2001:db8:ff::99', a: MESH[6].pod, b: '2001:db8:1::3', pods: '2001:db8:1::/64' },
 } as const;
-const FAMILIES = [4, 6] as const;
 type Attach = 'bridge' | 'ptp';
 type Network = 'routed' | 'vxlan';
 
@@ -82,18 +50,7 @@ const both = (command: (ip: (typeof IP)[4 | 6]) => string): string[] => FAMILIES
 async function wire(lab: PacketLab, attach: Attach, network: Network): Promise<Net> {
   const [client, node, node2] = ['client', 'node', 'node2'].map((name) => lab.namespace(name)) as [string, string, string];
   for (const namespace of [node, node2]) lab.sh(namespace, 'sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1');
-  const withLength = (name: 'client' | 'up' | 'mesh' | 'mesh2' | 'vx' | 'vx2' | 'gateway'): string[] => both((ip) => `${ip[name]}/${ip.length}`);
-  lab.link({ namespace: client, device: 'c0', addresses: withLength('client') }, { namespace: node, device: 'up0', addresses: withLength('up') });
-  lab.link({ namespace: node, device: 'mesh0', addresses: withLength('mesh') }, { namespace: node2, device: 'm0', addresses: withLength('mesh2') });
-  if (network === 'vxlan') {
-    for (const [namespace, near, far, name] of [
-      [node, 'mesh', 'mesh2', 'vx'],
-      [node2, 'mesh2', 'mesh', 'vx2'],
-    ] as const) {
-      const add = `link add vx0 type vxlan id 7 local ${IP[4][near]} remote ${IP[4][far]} dstport 8472`;
-      lab.ip(namespace, add, ...withLength(name).map((address) => addAddress(address, 'vx0')), 'link set vx0 up');
-    }
-  }
+  linkMesh(lab, { client, node, node2 }, network === 'vxlan');
   const [here, there] = network === 'vxlan' ? (['vx', 'vx2'] as const) : (['mesh', 'mesh2'] as const);
   lab.ip(node, ...both((ip) => `route add ${ip.pod2}/${ip.host} via ${ip[there]}`), ...both((ip) => `route add default via ${ip.client}`));
   lab.ip(node2, ...both((ip) => `addr add ${ip.pod2}/${ip.host} dev lo`), ...both((ip) => `route add ${ip.pods} via ${ip[here]}`));

@@ -12,41 +12,11 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { BackendFlag, DeviceFlag } from '../../agent/dataplane/generated/abi.ts';
 import type { Address } from '../../agent/model/address.ts';
 import { joinEndpoint } from '../support/packet.ts';
-import { addAddress, PacketLab, SNAT } from './packet-lab.ts';
-import type { Process } from './packet-process.ts';
+import { PacketLab, SNAT } from './packet-lab.ts';
+import type { Process } from './packet-lab.ts';
+import { FAMILIES, IP, linkMesh, withLength } from './packet-mesh.ts';
 
 type Mode = 'tcx' | 'clsact' | 'vxlan' | 'xdp';
-
-const IP = {
-  4: {
-    client: '192.0.2.2',
-    up: '192.0.2.1',
-    vip: '198.18.0.10',
-    podGateway: '10.1.0.1',
-    pod: '10.1.0.2',
-    mesh: '198.51.100.1',
-    mesh2: '198.51.100.2',
-    pod2: '10.2.0.2',
-    vx: '10.9.0.1',
-    vx2: '10.9.0.2',
-    length: 24,
-    host: 32,
-  },
-  6: {
-    client: '2001:db8::2',
-    up: '2001:db8::1',
-    vip: '2001:db8:ff::10',
-    podGateway: '2001:db8:1::1',
-    pod: '2001:db8:1::2',
-    mesh: '2001:db8:9::1',
-    mesh2: '2001:db8:9::2',
-    pod2: '2001:db8:2::2',
-    vx: '2001:db8:a::1',
-    vx2: '2001:db8:a::2',
-    length: 64,
-    host: 128,
-  },
-} as const;
 
 interface Net {
   readonly lab: PacketLab;
@@ -87,31 +57,15 @@ async function build(mode: Mode): Promise<Net> {
 async function wire(lab: PacketLab, mode: Mode): Promise<Net> {
   const [client, node, pod, node2] = ['client', 'node', 'pod', 'node2'].map((name) => lab.namespace(name)) as [string, string, string, string];
   const [inClient, inNode, inPod, inNode2] = [client, node, pod, node2].map((namespace) => lab.spawn(namespace)) as [Process, Process, Process, Process];
-  const both = (name: 'client' | 'up' | 'podGateway' | 'pod' | 'mesh' | 'mesh2' | 'vx' | 'vx2'): string[] =>
-    ([4, 6] as const).map((family) => `${IP[family][name]}/${IP[family].length}`);
-  lab.link({ namespace: client, device: 'c0', addresses: both('client') }, { namespace: node, device: 'up0', addresses: both('up') });
-  lab.link({ namespace: node, device: 'pod0', addresses: both('podGateway') }, { namespace: pod, device: 'p0', addresses: both('pod') });
-  lab.link({ namespace: node, device: 'mesh0', addresses: both('mesh') }, { namespace: node2, device: 'm0', addresses: both('mesh2') });
-  if (mode === 'vxlan') {
-    for (const [namespace, near, far, name] of [
-      [node, 'mesh', 'mesh2', 'vx'],
-      [node2, 'mesh2', 'mesh', 'vx2'],
-    ] as const) {
-      lab.ip(
-        namespace,
-        `link add vx0 type vxlan id 7 local ${IP[4][near]} remote ${IP[4][far]} dstport 8472`,
-        ...both(name).map((address) => addAddress(address, 'vx0')),
-        'link set vx0 up',
-      );
-    }
-  }
+  linkMesh(lab, { client, node, node2 }, mode === 'vxlan');
+  const each = (command: (ip: (typeof IP)[4 | 6]) => string): string[] => FAMILIES.map((family) => command(IP[family]));
+  lab.link({ namespace: node, device: 'pod0', addresses: withLength('gateway') }, { namespace: pod, device: 'p0', addresses: withLength('pod') });
   const devices = mode === 'vxlan' ? ['up0', 'mesh0', 'vx0'] : ['up0', 'mesh0'];
-  const each = (command: (ip: (typeof IP)[4 | 6]) => string): string[] => [command(IP[4]), command(IP[6])];
   lab.ip(client, ...each((ip) => `route add ${ip.vip}/${ip.host} via ${ip.up}`));
-  lab.ip(pod, ...each((ip) => `route add default via ${ip.podGateway}`));
+  lab.ip(pod, ...each((ip) => `route add default via ${ip.gateway}`));
   lab.ip(node2, ...each((ip) => `addr add ${ip.pod2}/${ip.host} dev lo`));
   lab.ip(node, ...each((ip) => `route add ${ip.pod2}/${ip.host} via ${mode === 'vxlan' ? ip.vx2 : ip.mesh2}`));
-  for (const family of [4, 6] as const) {
+  for (const family of FAMILIES) {
     const ip = IP[family];
     for (const proto of ['tcp', 'udp'] as const) {
       const LOCAL = BackendFlag.SERVING | BackendFlag.LOCAL;
@@ -143,7 +97,7 @@ async function wire(lab: PacketLab, mode: Mode): Promise<Net> {
       [client, 'c0', inClient],
       [node2, 'm0', inNode2],
     ]);
-  for (const family of [4, 6] as const) {
+  for (const family of FAMILIES) {
     await inPod.must({ op: 'serve', name: 'pod', address: IP[family].pod, port: 8080 });
     await inNode2.must({ op: 'serve', name: 'pod2', address: IP[family].pod2, port: 8080 });
     await inNode.must({ op: 'serve', name: 'node', address: IP[family].up, port: 8080 });
@@ -158,7 +112,7 @@ describe.each(['tcx', 'clsact', 'vxlan', 'xdp'] as const)('traffic by %s', (mode
   });
   afterAll(() => net?.lab.close());
 
-  describe.each([4, 6] as const)('IPv%i', (family) => {
+  describe.each(FAMILIES)('IPv%i', (family) => {
     const ip = IP[family];
     const at = (port: number): { address: string; port: number } => ({ address: ip.vip, port });
     const source = mode === 'vxlan' ? ip.vx : ip.mesh;

@@ -6,6 +6,7 @@ import dgram from 'node:dgram';
 import { once } from 'node:events';
 import net from 'node:net';
 import native from '../../native/index.js';
+import { answer } from '../support/answering.ts';
 import { PATIENCE } from '../support/patience.ts';
 
 /** What a call found: the answer and who gave it, or the errno of what failed. */
@@ -152,8 +153,4 @@ async function perform(request: Request): Promise<Outcome> {
   }
 }
 
-process.on('message', async (message: { id: number; request: Request }) => {
-  const outcome = await perform(message.request).catch(failed);
-  process.send!({ id: message.id, outcome });
-});
-process.on('disconnect', () => process.exit());
+answer(perform, failed);

@@ -7,8 +7,6 @@
  * witness of abi.h.
  */
 import { execFileSync, spawn } from 'node:child_process';
-import type { ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { endianness } from 'node:os';
 import { fileURLToPath } from 'node:url';
@@ -20,6 +18,7 @@ import { Maps } from '../../agent/dataplane/maps.ts';
 import { recount } from '../../agent/dataplane/recount.ts';
 import native from '../../native/index.js';
 import type { BpfObject, CgroupAttach } from '../../native/index.d.ts';
+import { Answering } from '../support/answering.ts';
 import type { Dial, Outcome, Request } from './sock-child.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -98,38 +97,9 @@ function u32(value: number): Uint8Array {
 }
 
 /** A process in the lab. */
-export class Process {
-  readonly #child: ChildProcess;
-  #next = 0;
-
-  constructor(child: ChildProcess) {
-    this.#child = child;
-    child.setMaxListeners(0);
-  }
-
-  async ask(request: Request): Promise<Outcome> {
-    const id = this.#next++;
-    const answer = new Promise<Outcome>((resolve, reject) => {
-      const onExit = (): void => reject(new Error(`the process ended during ${request.op}`));
-      const onMessage = (message: { id: number; outcome: Outcome }): void => {
-        if (message.id !== id) return;
-        this.#child.off('message', onMessage).off('exit', onExit);
-        resolve(message.outcome);
-      };
-      this.#child.on('message', onMessage).on('exit', onExit);
-    });
-    this.#child.send({ id, request });
-    return answer;
-  }
-
+export class Process extends Answering<Request, Outcome> {
   tcp(address: string, port: number): Promise<Outcome> {
     return this.ask({ op: 'tcp', address, port });
-  }
-
-  async stop(): Promise<void> {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    this.#child.kill('SIGKILL');
-    await once(this.#child, 'exit');
   }
 }
 

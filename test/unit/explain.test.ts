@@ -6,6 +6,7 @@ import type { Cidr } from '../../agent/model/address.ts';
 import { parseCidr } from '../../agent/model/address.ts';
 import type { DesiredAddress, DesiredNode, DesiredService, Protocol } from '../../agent/model/desired.ts';
 import { Planner } from '../../agent/plan/planner.ts';
+import { BARE_NODE } from './model-builders.ts';
 import { at, backend, changes, frontend, Maps, service } from './plan-maps.ts';
 
 const VIP = '10.96.0.1';
@@ -17,25 +18,15 @@ const POD: Caller = { place: 'pod', way: 'socket', source: undefined };
 const OUTSIDE: Caller = { place: 'outside', way: 'packet', source: undefined };
 const [HERE, THERE] = [{ ...backend('10.1.0.1'), local: true }, backend('10.2.0.2')];
 
-const NO_NODE: DesiredNode = {
-  pods4: undefined,
-  pods6: undefined,
-  detectsByDevice: false,
-  serviceCidrs: [],
-  ownsBeyond: false,
-  masqueradesAll: false,
-  address4: undefined,
-  address6: undefined,
-};
 /** Pods by 10.0.0.0/14, ServiceCIDR 10.96.0.0/16. */
-const KNOWN: DesiredNode = { ...NO_NODE, pods4: range('10.0.0.0/14'), serviceCidrs: [range('10.96.0.0/16')] };
+const KNOWN: DesiredNode = { ...BARE_NODE, pods4: range('10.0.0.0/14'), serviceCidrs: [range('10.96.0.0/16')] };
 
 /** Maps that hold a service, and what else there is. */
 function written(init: Partial<DesiredService>, besides: { readonly addresses?: readonly DesiredAddress[]; readonly node?: DesiredNode } = {}): Maps {
   const maps = new Maps({ services: 16, frontends: 16, backends: 64, ringSlots: 4096 });
   const desired = service('web', { frontends: [frontend(VIP)], cluster: [HERE, THERE], local: [HERE], hasAny: true, ...init });
   const addresses = new Map((besides.addresses ?? []).map((one) => [one.address, one]));
-  const all = changes([desired], { addresses, node: besides.node ?? NO_NODE });
+  const all = changes([desired], { addresses, node: besides.node ?? BARE_NODE });
   for (const write of new Planner(maps.snapshot()).planAll(all).writes) maps.execute(write);
   return maps;
 }
@@ -84,11 +75,11 @@ describe('explain', () => {
 
   test.each([
     ['a pod elsewhere is a pod by its range', packet('outside', '10.2.0.9'), KNOWN, 'backend 10.1.0.1 10.2.0.2*'],
-    ['without a range for the family nobody outside is', packet('outside', '10.2.0.9'), NO_NODE, 'backend 10.1.0.1'],
-    ['nor are pods of this node', packet('pod', '10.1.0.9'), NO_NODE, 'backend 10.1.0.1'],
-    ['unless devices tell', packet('pod', '10.1.0.9'), { ...NO_NODE, detectsByDevice: true }, 'backend 10.1.0.1 10.2.0.2'],
-    ['sockets of pods alike', POD, NO_NODE, 'backend 10.1.0.1'],
-    ['the node itself is never bound', packet('node', '192.0.2.1'), NO_NODE, 'backend 10.1.0.1* 10.2.0.2*'],
+    ['without a range for the family nobody outside is', packet('outside', '10.2.0.9'), BARE_NODE, 'backend 10.1.0.1'],
+    ['nor are pods of this node', packet('pod', '10.1.0.9'), BARE_NODE, 'backend 10.1.0.1'],
+    ['unless devices tell', packet('pod', '10.1.0.9'), { ...BARE_NODE, detectsByDevice: true }, 'backend 10.1.0.1 10.2.0.2'],
+    ['sockets of pods alike', POD, BARE_NODE, 'backend 10.1.0.1'],
+    ['the node itself is never bound', packet('node', '192.0.2.1'), BARE_NODE, 'backend 10.1.0.1* 10.2.0.2*'],
     ['a pod that meets itself', packet('pod', '10.1.0.1'), KNOWN, 'backend 10.1.0.1* 10.2.0.2'],
   ] as const)('external policy Local: %s', (_, caller, node, expected) => {
     expect(say(written(local, { node }), caller)).toBe(expected);

@@ -7,7 +7,7 @@ import type { NodeFacts } from '../../agent/model/facts.ts';
 import { Model } from '../../agent/model/model.ts';
 import { READY, SERVING, TERMINATING } from '../../agent/model/objects.ts';
 import type { Change, Node, Service } from '../../agent/model/objects.ts';
-import { after, FACTS, frontendsOf, node, only, problemsOf, put, remove, service, servicePort, settled, slice, take } from './model-builders.ts';
+import { after, BARE_NODE, FACTS, frontendsOf, node, only, problemsOf, put, remove, service, servicePort, settled, slice, take } from './model-builders.ts';
 
 const READY_ROW = slice([{ address: '10.0.0.1' }]);
 const cidr = (text: string): Cidr => parseCidr(text)!;
@@ -115,16 +115,6 @@ describe('loadBalancerSourceRanges', () => {
 });
 
 describe("the node's record", () => {
-  const NOTHING: DesiredNode = {
-    pods4: undefined,
-    pods6: undefined,
-    detectsByDevice: false,
-    serviceCidrs: [],
-    ownsBeyond: false,
-    masqueradesAll: false,
-    address4: undefined,
-    address6: undefined,
-  };
   const taken = (facts: Partial<NodeFacts>, ...changes: Change[]): DesiredNode | undefined => {
     const model = new Model({ ...FACTS, ...facts });
     model.apply(changes);
@@ -134,28 +124,28 @@ describe("the node's record", () => {
 
   test('ClusterCIDR and NodeCIDR: the first CIDR of each family; a family without one has no detector', () => {
     const ranges = ['10.244.0.0/16', '10.245.0.0/16', 'fd00:244::/48'].map(cidr);
-    expect(taken({ detectLocal: { by: 'ranges', ranges } })).toEqual({ ...NOTHING, pods4: ranges[0], pods6: ranges[2] });
-    expect(taken({ detectLocal: { by: 'ranges', ranges: [] } })).toEqual(NOTHING);
-    expect(taken({ masqueradeAll: true, detectLocal: { by: 'ranges', ranges: [] } })).toEqual({ ...NOTHING, masqueradesAll: true });
-    expect(taken({ detectLocal: { by: 'podCIDRs' } }, put(withPods('10.244.1.0/24', '10.244.9.0/24')))).toEqual({ ...NOTHING, pods4: cidr('10.244.1.0/24') });
-    expect(taken({ detectLocal: { by: 'podCIDRs' } }, put({ ...withPods('10.244.1.0/24'), name: 'node-b' }))).toEqual(NOTHING);
-    expect(taken({ detectLocal: { by: 'ranges', ranges: [] } }, put(withPods('10.244.1.0/24')))).toEqual(NOTHING);
+    expect(taken({ detectLocal: { by: 'ranges', ranges } })).toEqual({ ...BARE_NODE, pods4: ranges[0], pods6: ranges[2] });
+    expect(taken({ detectLocal: { by: 'ranges', ranges: [] } })).toEqual(BARE_NODE);
+    expect(taken({ masqueradeAll: true, detectLocal: { by: 'ranges', ranges: [] } })).toEqual({ ...BARE_NODE, masqueradesAll: true });
+    expect(taken({ detectLocal: { by: 'podCIDRs' } }, put(withPods('10.244.1.0/24', '10.244.9.0/24')))).toEqual({ ...BARE_NODE, pods4: cidr('10.244.1.0/24') });
+    expect(taken({ detectLocal: { by: 'podCIDRs' } }, put({ ...withPods('10.244.1.0/24'), name: 'node-b' }))).toEqual(BARE_NODE);
+    expect(taken({ detectLocal: { by: 'ranges', ranges: [] } }, put(withPods('10.244.1.0/24')))).toEqual(BARE_NODE);
   });
 
   test('BridgeInterface and InterfaceNamePrefix: the device tells', () => {
-    expect(taken({ detectLocal: { by: 'device' } }, put(withPods('10.244.1.0/24')))).toEqual({ ...NOTHING, detectsByDevice: true });
+    expect(taken({ detectLocal: { by: 'device' } }, put(withPods('10.244.1.0/24')))).toEqual({ ...BARE_NODE, detectsByDevice: true });
   });
 
   test('ServiceCIDRs of all objects, each once; what is owned outside of them is told', () => {
     const model = new Model(FACTS);
     model.apply([put(service()), serviceCidr('kubernetes', '10.96.0.0/16', 'fd00:96::/108'), serviceCidr('more', '10.97.0.0/16', '10.96.1.1/16', 'bad')]);
     const delta = model.takeChanged();
-    expect(delta.node).toEqual({ ...NOTHING, serviceCidrs: ['10.96.0.0/16', '10.97.0.0/16', 'fd00:96::/108'].map(cidr) });
+    expect(delta.node).toEqual({ ...BARE_NODE, serviceCidrs: ['10.96.0.0/16', '10.97.0.0/16', 'fd00:96::/108'].map(cidr) });
     expect(problemsOf(delta)).toEqual(['ServiceCIDR more: spec.cidrs[2] bad invalid_address']);
     expect(after(model, put(service({ name: 'out', clusterIPs: ['10.98.0.1'] }))).node?.ownsBeyond).toBe(true);
     expect(after(model, serviceCidr('more', '10.98.0.0/16'))).toMatchObject({ node: { ownsBeyond: false }, problems: new Map([['ServiceCIDR more', []]]) });
     expect(after(model, { kind: 'ServiceCIDR', key: 'kubernetes', object: undefined }).node).toEqual({
-      ...NOTHING,
+      ...BARE_NODE,
       serviceCidrs: [cidr('10.98.0.0/16')],
       ownsBeyond: true,
     });

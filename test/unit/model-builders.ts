@@ -1,6 +1,6 @@
 /** Objects for the model's tests: complete ones, of which a test states only what matters to it. */
 import type { Address } from '../../agent/model/address.ts';
-import type { DesiredService } from '../../agent/model/desired.ts';
+import type { DesiredNode, DesiredService } from '../../agent/model/desired.ts';
 import type { NodeFacts } from '../../agent/model/facts.ts';
 import { Model } from '../../agent/model/model.ts';
 import type { Delta } from '../../agent/model/delta.ts';
@@ -21,6 +21,18 @@ export const FACTS: NodeFacts = {
   ownLbIps: false,
   vipPing: true,
   allowExternalIPs: true,
+};
+
+/** What the node's record says when nothing is known of the node. */
+export const BARE_NODE: DesiredNode = {
+  pods4: undefined,
+  pods6: undefined,
+  detectsByDevice: false,
+  serviceCidrs: [],
+  ownsBeyond: false,
+  masqueradesAll: false,
+  address4: undefined,
+  address6: undefined,
 };
 
 export function servicePort(fields: Partial<ServicePort> = {}): ServicePort {

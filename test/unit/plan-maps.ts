@@ -4,6 +4,7 @@ import { formatCidr, formatEndpoint } from '../../agent/model/address.ts';
 import type { Backend, DesiredAddress, DesiredNode, DesiredService, Frontend } from '../../agent/model/desired.ts';
 import type { Capacity, Held, HeldBackend, HeldFrontend, HeldService, HeldSourceRange, SetRegion, Write } from '../../agent/plan/held.ts';
 import type { Changes } from '../../agent/plan/planner.ts';
+import { BARE_NODE } from './model-builders.ts';
 
 /** Room for all that these tests write. */
 export const ROOMY: Capacity = { services: 50, frontends: 100, backends: 200, ringSlots: 20_000, sourceRanges: 50, serviceCidrs: 4, peers: 8 };
@@ -16,7 +17,7 @@ export class Maps {
   readonly addresses = new Map<Address, DesiredAddress>();
   /** "service base/prefix". */
   readonly ranges = new Map<string, HeldSourceRange>();
-  node: DesiredNode = NOWHERE;
+  node: DesiredNode = BARE_NODE;
   readonly peers = new Set<Address>();
   readonly ring: Uint32Array;
 
@@ -178,17 +179,6 @@ function keyOf({ address, port, protocol }: { address: Address; port: number; pr
 }
 
 const rangeKey = ({ service, range }: HeldSourceRange): string => `${service} ${formatCidr(range)}`;
-
-const NOWHERE: DesiredNode = {
-  pods4: undefined,
-  pods6: undefined,
-  detectsByDevice: false,
-  serviceCidrs: [],
-  ownsBeyond: false,
-  masqueradesAll: false,
-  address4: undefined,
-  address6: undefined,
-};
 
 /** These services and nothing else, as changes. */
 export function changes(services: Iterable<DesiredService>, besides: Partial<Changes> = {}): Changes {

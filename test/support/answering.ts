@@ -1,21 +1,32 @@
-/** The parent's side of packet-child.ts: a process that does what it is asked, one answer a request. */
+/** A child process that does what its parent asks over IPC, one answer a request: both of its sides. */
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import type { Outcome, Request } from './packet-child.ts';
 
-export class Process {
+interface Asked {
+  readonly op: string;
+}
+
+interface Answered {
+  /** What failed; else it was done. */
+  readonly error?: string;
+}
+
+/** The parent's side. */
+export class Answering<Request extends Asked, Outcome extends Answered> {
   readonly #child: ChildProcess;
   #next = 0;
 
+  /** @param child - Forked with an IPC channel; it calls `answer`. */
   constructor(child: ChildProcess) {
     this.#child = child;
     child.setMaxListeners(0);
   }
 
+  /** @throws Error when the process is gone, or ends before it answers. */
   async ask(request: Request): Promise<Outcome> {
     if (!this.#child.connected) throw new Error(`the process is gone: ${request.op}`);
     const id = this.#next++;
-    const answer = new Promise<Outcome>((resolve, reject) => {
+    const outcome = new Promise<Outcome>((resolve, reject) => {
       const onExit = (): void => reject(new Error(`the process ended during ${request.op}`));
       const onMessage = (message: { id: number; outcome: Outcome }): void => {
         if (message.id !== id) return;
@@ -25,10 +36,10 @@ export class Process {
       this.#child.on('message', onMessage).on('exit', onExit);
     });
     this.#child.send({ id, request });
-    return answer;
+    return outcome;
   }
 
-  /** @throws Error when it failed. */
+  /** @throws Error when it failed, too. */
   async must(request: Request): Promise<Outcome> {
     const outcome = await this.ask(request);
     if (outcome.error !== undefined) throw new Error(`${request.op}: ${outcome.error}`);
@@ -40,4 +51,15 @@ export class Process {
     this.#child.kill('SIGKILL');
     await once(this.#child, 'exit');
   }
+}
+
+/** The child's side, until the parent goes. `failed` makes an outcome of what `perform` throws. */
+export function answer<Request extends Asked, Outcome extends Answered>(
+  perform: (request: Request) => Promise<Outcome>,
+  failed: (error: unknown) => Outcome,
+): void {
+  process.on('message', async (message: { id: number; request: Request }) => {
+    process.send!({ id: message.id, outcome: await perform(message.request).catch(failed) });
+  });
+  process.on('disconnect', () => process.exit());
 }
