@@ -5,22 +5,20 @@
  * `takeChanged` works those out anew: one slice of one Service costs that Service, however many
  * others there are. No I/O, no clock; the same objects give the same answer in whatever order they came.
  */
-import type { Address, Cidr } from './address.ts';
-import { familyOf, formatEndpoint } from './address.ts';
+import type { Cidr } from './address.ts';
 import { Claims } from './claims.ts';
 import type { Delta, DesiredChange } from './delta.ts';
 import { UNCHANGED } from './delta.ts';
-import type { DesiredAddress, DesiredNode, DesiredService, Family, Frontend, HealthCheck, ServiceKey } from './desired.ts';
-import { chooseEndpoints, countLocalReady, nameOfSlice, nowhere, readSlice } from './endpoints.ts';
-import type { HostOf, Place, ReadSlice } from './endpoints.ts';
+import type { DesiredAddress, DesiredNode, HealthCheck, ServiceKey } from './desired.ts';
+import type { Place } from './endpoints.ts';
 import type { NodeFacts } from './facts.ts';
 import { desiredNode, mergeCidrs, readServiceCidr } from './node.ts';
 import { Nodes } from './nodes.ts';
 import type { Change, EndpointSlice, Node, Service, ServiceCidr } from './objects.ts';
 import type { Problem } from './problem.ts';
-import { nameOfService, readService } from './service-port.ts';
-import type { ReadPort, ReadService } from './service-port.ts';
+import { readService } from './service-port.ts';
 import { Vips } from './vips.ts';
+import { workOut } from './work-out.ts';
 
 export interface ModelCounts {
   /** Service objects, those left to others included. */
@@ -40,14 +38,6 @@ interface Entry {
   vips: readonly DesiredAddress[];
   healthCheck: HealthCheck | undefined;
   troubled: readonly string[];
-}
-
-/** One Service worked out. */
-interface Outcome {
-  readonly desired: readonly DesiredService[];
-  readonly vips: readonly DesiredAddress[];
-  readonly healthCheck: HealthCheck | undefined;
-  readonly problems: ReadonlyMap<string, readonly Problem[]>;
 }
 
 const NOTHING: readonly never[] = [];
@@ -113,6 +103,7 @@ export class Model {
   takeChanged(early?: (part: Delta) => void): Delta {
     let services: DesiredChange[] = [];
     let endpoints = 0;
+    const surroundings = { facts: this.#facts, place: this.#place(), claims: this.#claims, nodes: this.#nodes };
     const { names, peers } = this.#nodes.takeChanged();
     if (names.size > 0) this.#touchHostedOn(names);
     // First all that stood, then all that stands: a slice may have gone from one Service to another.
@@ -120,7 +111,7 @@ export class Model {
     for (const key of this.#changed) {
       const entry = this.#entries.get(key);
       if (entry === undefined) continue;
-      const outcome = this.#workOut(entry);
+      const outcome = workOut(entry.service, entry.slices, surroundings);
       const keys = outcome.desired.map((desired) => desired.key);
       for (const gone of entry.keys) if (!keys.includes(gone)) services.push({ key: gone, desired: undefined });
       for (const desired of outcome.desired) {
@@ -247,77 +238,6 @@ export class Model {
     return read?.ports.flatMap((port) => port.wanted.map(({ claim }) => claim)) ?? [];
   }
 
-  #workOut({ service, slices }: Entry): Outcome {
-    const read = service === undefined ? undefined : readService(service, this.#facts);
-    const problems = new Map<string, readonly Problem[]>();
-    if (service === undefined || read === undefined) return { desired: [], vips: NOTHING, healthCheck: undefined, problems };
-    const usable: ReadSlice[] = [];
-    for (const slice of slices) {
-      const { read: usableSlice, problems: found } = readSlice(slice);
-      if (usableSlice !== undefined) usable.push(usableSlice);
-      if (found.length > 0) problems.set(nameOfSlice(slice), found);
-    }
-    const lost = new Map<string, Problem>();
-    const desired = read.ports.map((port) => this.#workOutPort(service, read, port, usable, lost));
-    const own = [...read.problems, ...lost.values()];
-    if (own.length > 0) problems.set(nameOfService(service), own);
-    return { desired, vips: this.#vipsOf(read, desired), healthCheck: this.#healthCheckOf(service, read, usable), problems };
-  }
-
-  /** Each address of a Service once, however many kinds of it are the same. */
-  #vipsOf({ vips }: ReadService, desired: readonly DesiredService[]): readonly DesiredAddress[] {
-    const { ownLbIps, vipPing } = this.#facts;
-    const answering = new Set(vipPing ? desired.filter(({ hasAny }) => hasAny).map(({ family }) => family) : NOTHING);
-    const found = new Map<Address, DesiredAddress>();
-    for (const { address, kind } of vips) {
-      const owned = kind === 'ClusterIP' || ownLbIps || found.get(address)?.owned === true;
-      found.set(address, { address, owned, ping: answering.has(familyOf(address)) });
-    }
-    return [...found.values()];
-  }
-
-  #healthCheckOf({ namespace, name }: Service, { healthCheckNodePort: port, ports }: ReadService, slices: readonly ReadSlice[]): HealthCheck | undefined {
-    if (port === 0 || ports.length === 0) return undefined;
-    const count = (family: Family): number | undefined =>
-      ports.some((one) => one.family === family) ? countLocalReady(slices, family, this.#place()) : undefined;
-    return { namespace, name, port, endpoints4: count(4), endpoints6: count(6) };
-  }
-
-  #workOutPort(service: Service, read: ReadService, port: ReadPort, slices: readonly ReadSlice[], lost: Map<string, Problem>): DesiredService {
-    const frontends: Frontend[] = [];
-    for (const { frontend, claim, field } of port.wanted) {
-      const owner = this.#claims.owner(claim);
-      if (owner === undefined || owner === service) frontends.push(frontend);
-      else {
-        // One line for a node port, however many addresses it would have been served on.
-        const value = frontend.kind === 'NodePort' ? `${frontend.port}/${port.protocol}` : claim;
-        lost.set(`${field} ${value}`, conflict(service, owner, field, value));
-      }
-    }
-    return {
-      key: port.key,
-      namespace: service.namespace,
-      name: service.name,
-      portName: port.portName,
-      protocol: port.protocol,
-      family: port.family,
-      algorithm: read.algorithm,
-      affinitySeconds: read.affinitySeconds,
-      internalLocal: read.internalLocal,
-      externalLocal: read.externalLocal,
-      frontends: frontends.sort((a, b) => (textOf(a) < textOf(b) ? -1 : 1)),
-      ...chooseEndpoints(slices, port, this.#place(), this.#hostOf(read, port)),
-      sourceRanges: port.sourceRanges,
-    };
-  }
-
-  /** How the nodes of a port's endpoints are addressed, where packets for them are sent on as they are. */
-  #hostOf({ forwarding }: ReadService, { protocol, family }: ReadPort): HostOf {
-    // SCTP's checksum belongs to hardware that does not look for it inside of another packet.
-    if (forwarding !== 'dsr' || protocol === 'SCTP') return nowhere;
-    return (nodeName) => this.#nodes.hostOf(nodeName, family);
-  }
-
   /** Keeps the problems that stand; those that stood as they are need no telling. */
   #changedProblems(found: ReadonlyMap<string, readonly Problem[]>): Map<string, readonly Problem[]> {
     const changed = new Map<string, readonly Problem[]>();
@@ -333,9 +253,3 @@ export class Model {
 
 /** Of records without functions and without cycles. */
 const isEqual = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
-const textOf = (frontend: Frontend): string => formatEndpoint(frontend.address, frontend.port);
-
-function conflict(service: Service, owner: Service, field: string, value: string): Problem {
-  const message = `belongs to ${nameOfService(owner)}, which is older or first by name: an address and port of its own would be right`;
-  return { object: nameOfService(service), field, value, message, reason: 'conflict' };
-}

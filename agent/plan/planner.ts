@@ -14,12 +14,13 @@ import { shortageProblem, TABLES_KEY, tablesProblem } from './capacity.ts';
 import type { Plan, Retired } from './draft.ts';
 import { Draft } from './draft.ts';
 import type { Entry } from './entry.ts';
-import type { Capacity, Held, HeldFrontend, HeldService } from './held.ts';
+import { Frontends } from './frontends.ts';
+import type { Capacity, Held, HeldService } from './held.ts';
 import { IdAllocator } from './ids.ts';
 import { NodeRecord } from './node.ts';
 import { Peers } from './peers.ts';
 import { SourceRanges } from './ranges.ts';
-import { endpointOf, frontendKey, isSameFrontend, isSameService, onlyHeld, recordOf, SETS, tableOf } from './records.ts';
+import { endpointOf, isSameService, onlyHeld, recordOf, SETS, tableOf } from './records.ts';
 import type { SetName } from './records.ts';
 import type { Placement } from './sets.ts';
 import { NOBODY, NOWHERE, Sets } from './sets.ts';
@@ -57,8 +58,7 @@ const SERVICE_IDS = 2 ** 31;
 export class Planner {
   readonly #capacity: Capacity;
   readonly #services = new Map<ServiceKey, Entry>();
-  /** All frontends; without an owner those that point at no service, which only `planAll` removes. */
-  readonly #frontends = new Map<string, { readonly frontend: HeldFrontend; readonly owner: Entry | undefined }>();
+  readonly #frontends: Frontends;
   readonly #addresses: Addresses;
   readonly #ranges: SourceRanges;
   readonly #node: NodeRecord;
@@ -90,12 +90,7 @@ export class Planner {
       // Two under one name cannot come from us; under a name nobody desires the second one goes away.
       this.#services.set(this.#services.has(service.key) ? `${service.key}#${service.id}` : service.key, entry);
     }
-    for (const frontend of held.frontends) {
-      const owner = byId.get(frontend.service);
-      const key = frontendKey(frontend.address, frontend.port, frontend.protocol);
-      owner?.frontends.add(key);
-      this.#frontends.set(key, { frontend, owner });
-    }
+    this.#frontends = new Frontends(held.frontends, (service) => byId.get(service));
     this.#addresses = new Addresses(held.addresses);
     this.#ranges = new SourceRanges(held.sourceRanges);
     this.#node = new NodeRecord(held.node);
@@ -133,7 +128,7 @@ export class Planner {
     for (const key of [...this.#services.keys(), ...this.#refused.keys()]) if (!services.has(key) && !planned.has(key)) services.set(key, undefined);
     const addresses = new Map([...all.addresses, ...this.#addresses.beyond(all.addresses)]);
     const draft = this.#begin();
-    for (const [key, { frontend, owner }] of this.#frontends) if (owner === undefined) this.#dropFrontend(key, frontend, draft);
+    if (this.#frontends.releaseOwnerless(draft)) this.#hasRoom = true;
     this.#peers.change(new Map([...this.#peers.beyond(all.peers), ...all.peers]), draft);
     this.#ranges.keepOnly(new Set([...this.#services.values()].map(({ service }) => service.id)), draft);
     return this.#plan(services, addresses, all.node, draft);
@@ -192,13 +187,7 @@ export class Planner {
   #release(key: ServiceKey, desired: DesiredService | undefined, draft: Draft): void {
     const entry = this.#services.get(key);
     if (entry === undefined) return;
-    const wanted = new Set(desired?.frontends.map(({ address, port }) => frontendKey(address, port, desired.protocol)));
-    for (const kept of entry.frontends) {
-      if (wanted.has(kept)) continue;
-      entry.frontends.delete(kept);
-      const held = this.#frontends.get(kept);
-      if (held !== undefined) this.#dropFrontend(kept, held.frontend, draft);
-    }
+    if (this.#frontends.release(entry, desired, draft)) this.#hasRoom = true;
     if (desired !== undefined) return;
     for (const [endpoint, backend] of entry.backends) this.#slots.retire(entry, endpoint, backend, draft);
     for (const set of SETS) this.#sets.retire(entry.service[set], draft);
@@ -207,12 +196,6 @@ export class Planner {
     draft.retired.services.push(entry.service.id);
     this.#services.delete(key);
     this.#tableless.delete(entry);
-  }
-
-  #dropFrontend(key: string, frontend: HeldFrontend, draft: Draft): void {
-    this.#frontends.delete(key);
-    draft.frontendDeletes.set(key, frontend);
-    this.#hasRoom = true;
   }
 
   /** Serves a service as desired; when that does not fit, with what it holds of that already. */
@@ -248,11 +231,10 @@ export class Planner {
     for (const backend of desired.spare) if (entry?.backends.get(endpointOf(backend))?.serving === true) wanted.set(endpointOf(backend), backend);
     let newBackends = 0;
     for (const endpoint of wanted.keys()) if (entry?.backends.has(endpoint) !== true) newBackends++;
-    const newFrontends = desired.frontends.filter(({ address, port }) => !this.#frontends.has(frontendKey(address, port, desired.protocol))).length;
     if (entry === undefined && this.#services.size + draft.serviceDeletes.length >= this.#capacity.services) return 'services';
     const ranges = desired.sourceRanges ?? [];
     const newRanges = ranges.length - this.#ranges.heldOf(entry?.service.id, ranges).length;
-    if (newFrontends > this.#frontendRoom) return 'frontends';
+    if (this.#frontends.countNew(desired) > this.#frontendRoom) return 'frontends';
     if (newRanges > this.#capacity.sourceRanges - this.#ranges.size - draft.rangeDeletes.length) return 'ranges';
     if (newBackends > this.#slots.free) return 'backends';
     const sets = this.#sets.place(desired, ids, entry);
@@ -283,7 +265,7 @@ export class Planner {
     this.#ranges.set(service.id, desired.sourceRanges ?? [], draft);
     for (const { address, port, kind, hostOnly } of desired.frontends) {
       const sourceRanges = kind === 'LoadBalancer' && desired.sourceRanges !== undefined;
-      this.#writeFrontend(entry, { address, port, protocol: desired.protocol, kind, hostOnly, sourceRanges, service: service.id }, draft);
+      this.#frontends.put(entry, { address, port, protocol: desired.protocol, kind, hostOnly, sourceRanges, service: service.id }, draft);
     }
     if (entry.backends.size === wanted.size) return;
     for (const [endpoint, backend] of entry.backends) if (!wanted.has(endpoint)) this.#slots.retire(entry, endpoint, backend, draft);
@@ -311,16 +293,5 @@ export class Planner {
     const entry: Entry = { service, frontends: new Set(), backends: new Map(), members: { cluster: NOBODY, local: NOBODY } };
     this.#services.set(desired.key, entry);
     return entry;
-  }
-
-  #writeFrontend(entry: Entry, frontend: HeldFrontend, draft: Draft): void {
-    const key = frontendKey(frontend.address, frontend.port, frontend.protocol);
-    const held = this.#frontends.get(key);
-    if (held?.owner === entry && isSameFrontend(held.frontend, frontend)) return;
-    held?.owner?.frontends.delete(key);
-    entry.frontends.add(key);
-    this.#frontends.set(key, { frontend, owner: entry });
-    draft.frontendDeletes.delete(key);
-    draft.frontendPuts.set(key, frontend);
   }
 }
