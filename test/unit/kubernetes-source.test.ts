@@ -1,90 +1,10 @@
-/** The source against an API server that misbehaves: what counts is what the sink is told. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+/** What the source asks of an API server, and what the sink is told of the answers. */
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { expect, test } from 'vitest';
 import type { EndpointSlice, Service } from '../../agent/model/objects.ts';
-import type { Log } from '../../agent/observe/log.ts';
-import type { KubernetesSourceOptions } from '../../agent/source/kubernetes/kubernetes.ts';
-import { KubernetesSource } from '../../agent/source/kubernetes/kubernetes.ts';
 import { encode, enveloped, frame, status } from '../support/fake-apiserver/encode.ts';
-import { FakeApiServer } from '../support/fake-apiserver/fake-apiserver.ts';
 import { node, service, serviceCidr, slice } from '../support/fake-apiserver/objects.ts';
-import { Recorder } from '../support/fake-apiserver/recorder.ts';
-import { Relay } from '../support/fake-apiserver/relay.ts';
-
-vi.setConfig({ testTimeout: 20_000 });
-
-let api: FakeApiServer;
-let relay: Relay;
-let source: KubernetesSource;
-let sink: Recorder;
-let folder: string;
-let lines: string[];
-let observed: string[];
-let stop: AbortController;
-let running: Promise<void>;
-
-beforeEach(async () => {
-  api = await FakeApiServer.start();
-  relay = await Relay.start(api.port);
-  sink = new Recorder();
-  folder = await mkdtemp(join(tmpdir(), 'maglane-source-'));
-  lines = [];
-  observed = [];
-  stop = new AbortController();
-  running = Promise.resolve();
-});
-
-afterEach(async () => {
-  stop.abort();
-  await running;
-  await relay.leave();
-  await api.stop();
-  await rm(folder, { recursive: true });
-});
-
-function log(): Log {
-  const at = (level: string) => (message: string, fields?: Record<string, unknown>) => {
-    if (level !== 'debug') lines.push(`${level} ${message} ${JSON.stringify(fields ?? {})}`);
-  };
-  return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
-}
-
-async function start(options: Partial<KubernetesSourceOptions> = {}): Promise<void> {
-  const kubeconfig = join(folder, 'config');
-  await writeFile(
-    kubeconfig,
-    JSON.stringify({
-      'current-context': 'c',
-      contexts: [{ name: 'c', context: { cluster: 'k', user: 'u' } }],
-      clusters: [{ name: 'k', cluster: { server: `http://127.0.0.1:${relay.port}` } }],
-      users: [{ name: 'u', user: { tokenFile: 'token' } }],
-    }),
-  );
-  await writeFile(join(folder, 'token'), 'first\n');
-  const observer = {
-    connected: (kind: string) => observed.push(`connected ${kind}`),
-    disconnected: (kind: string, reason: string) => observed.push(`disconnected ${kind} ${reason}`),
-    relisted: (kind: string) => observed.push(`relisted ${kind}`),
-    event: () => {},
-  };
-  source = new KubernetesSource({ kubeconfig, nodeName: 'node-a', log: log(), observer, ...options });
-  running = source.run(sink, stop.signal);
-  running.catch(() => {});
-}
-
-/** Waits until `condition` holds. */
-async function until(condition: () => boolean, timeout = 15_000): Promise<void> {
-  await vi.waitFor(() => expect(condition(), `not so: ${condition}\n${sink.log.join('\n')}\n${lines.join('\n')}`).toBe(true), { timeout, interval: 5 });
-}
-
-async function startSynced(options: Partial<KubernetesSourceOptions> = {}): Promise<void> {
-  await start(options);
-  await until(() => sink.syncs === 1 && api.watches === 4);
-}
-
-const asked = (path: string): typeof api.asked => api.asked.filter((item) => item.path === path);
+import { api, asked, folder, lines, observed, relay, running, sink, source, start, startSynced, stop, takeEnd, until } from './kubernetes-rig.ts';
 
 test('the initial state, then synced once, then changes as they come', async () => {
   api.put('Service', service('web'));
@@ -185,8 +105,7 @@ test.each([404, 403])('Services answered with %d are waited for', async (status)
 
 test('a kubeconfig that is not there ends it at once', async () => {
   await start({ kubeconfig: join(folder, 'missing') });
-  await expect(running).rejects.toMatchObject({ code: 'KUBERNETES_ACCESS' });
-  running = Promise.resolve();
+  await expect(takeEnd()).rejects.toMatchObject({ code: 'KUBERNETES_ACCESS' });
 });
 
 test('without WatchList: LIST in pages, then WATCH', async () => {
@@ -207,185 +126,6 @@ test('frames in pieces of one byte', async () => {
   await startSynced();
   api.put('Service', service('api'));
   await until(() => sink.objects.size === 2);
-});
-
-test('a watch that ends in order resumes where it was, without a word', async () => {
-  api.put('Service', service('web'));
-  await startSynced();
-  api.put('EndpointSlice', slice('web-1', ['10.244.0.5']));
-  await until(() => sink.objects.size === 2);
-  api.bookmark('Service');
-  await new Promise((resolve) => setTimeout(resolve, 1000)); // a silent watch under 1 s counts as a failure
-  api.endWatches();
-  await until(() => api.asked.length === 8 && api.watches === 4);
-  expect(api.asked.slice(4).map(({ query }) => query.get('sendInitialEvents'))).toEqual([null, null, null, null]);
-  expect(asked('/api/v1/services')[1]?.query.get('resourceVersion'), 'by the bookmark').toBe('3');
-  expect(asked('/apis/discovery.k8s.io/v1/endpointslices')[1]?.query.get('resourceVersion'), 'by the event').toBe('3');
-  expect(lines).toEqual([]);
-  expect(sink.log).toHaveLength(3);
-});
-
-test('an outage removes nothing; what happened meanwhile comes by the watch', async () => {
-  api.put('Service', service('web'));
-  api.put('Service', service('old'));
-  await startSynced();
-  const before = sink.log.length;
-  await relay.leave();
-  await until(() => lines.length === 1);
-  api.delete('Service', 'default/old');
-  api.put('Service', service('new'));
-  await until(() => observed.filter((line) => line === 'disconnected Service ECONNREFUSED').length >= 4);
-  expect(sink.log).toHaveLength(before);
-
-  const back = performance.now();
-  await relay.listen();
-  await until(() => sink.objects.has('Service default/new') && lines.length === 3);
-  expect(performance.now() - back).toBeLessThan(2000);
-  expect(sink.log.slice(before)).toEqual(['Service default/old -', 'Service default/new +']);
-  expect(sink.syncs).toBe(1);
-  expect(lines[0]).toMatch(/^warn connection to the API server lost: what is in force stays in force .*127\.0\.0\.1/);
-  expect(lines[1]).toMatch(/^warn no connection to the API server: .*ECONNREFUSED/);
-  expect(lines[2]).toMatch(/^info connection to the API server regained .*"seconds":[0-9.]+/);
-});
-
-test.each(['status', 'event'] as const)('410 as %s: a fresh listing, of which the sink sees the difference', async (goneAs) => {
-  api.goneAs = goneAs;
-  for (const name of ['same', 'changed', 'deleted']) api.put('Service', service(name));
-  await startSynced();
-  const before = sink.log.length;
-  await relay.leave();
-  await until(() => lines.length > 0);
-  api.delete('Service', 'default/deleted');
-  api.put('Service', service('changed', { clusterIP: '10.96.0.99', clusterIPs: ['10.96.0.99'] }));
-  api.put('Service', service('added'));
-  api.compact();
-  expect(sink.log).toHaveLength(before);
-  await relay.listen();
-  await until(() => observed.includes('relisted Service'));
-  expect(new Set(sink.log.slice(before))).toEqual(new Set(['Service default/changed +', 'Service default/added +', 'Service default/deleted -']));
-  expect(sink.log.at(-1)).toBe('Service default/deleted -');
-  expect(observed.filter((line) => line.endsWith('HTTP 410'))).toEqual([]);
-  expect(sink.log).toHaveLength(before + 3);
-  expect(sink.syncs).toBe(1);
-});
-
-test('410 without WatchList, over several pages', async () => {
-  api.watchList = false;
-  for (let i = 0; i < 6; i++) api.put('Service', service(`s${i}`));
-  await startSynced({ reflector: { pageSize: 2 } });
-  const before = sink.log.length;
-  await relay.leave();
-  await until(() => lines.length > 0);
-  api.delete('Service', 'default/s1');
-  api.delete('Service', 'default/s5');
-  api.compact();
-  await relay.listen();
-  await until(() => observed.includes('relisted Service'));
-  expect(sink.log.slice(before)).toEqual(['Service default/s1 -', 'Service default/s5 -']);
-});
-
-test('a listing that breaks off removes nothing and begins again', async () => {
-  api.put('Service', service('web'));
-  api.put('Service', service('gone'));
-  await startSynced();
-  await relay.leave();
-  await until(() => lines.length > 0);
-  api.delete('Service', 'default/gone');
-  api.compact();
-  api.refuse({ status: 500, kind: 'Service', times: 2 });
-  const before = sink.log.length;
-  await relay.listen();
-  await until(() => observed.filter((line) => line === 'disconnected Service HTTP 500').length === 2);
-  expect(sink.log).toHaveLength(before);
-  await until(() => observed.includes('relisted Service'));
-  expect(sink.log.slice(before)).toEqual(['Service default/gone -']);
-});
-
-test('429 with Retry-After is waited for; the log says who asked', async () => {
-  api.refuse({ status: 429, retryAfter: 1, kind: 'Service', times: 1 });
-  api.put('Service', service('web'));
-  const began = performance.now();
-  await startSynced();
-  expect(performance.now() - began).toBeGreaterThan(1000);
-  expect(sink.log, 'synced waits for every kind').toEqual(['Service default/web +', 'synced']);
-  expect(asked('/api/v1/services')).toHaveLength(2);
-  expect(lines[0]).toMatch(/^warn the API server refuses: .*refused with 429/);
-  expect(lines[1]).toContain('regained');
-});
-
-test('503 a few times', async () => {
-  api.refuse({ status: 503, times: 6 });
-  await startSynced();
-  expect(observed.filter((line) => line.endsWith('HTTP 503'))).toHaveLength(6);
-  expect(lines.filter((line) => line.startsWith('warn'))).toHaveLength(1);
-});
-
-test('half-open: pings find out, and another connection takes over', async () => {
-  api.put('Service', service('web'));
-  await startSynced({ client: { pingInterval: 50, pingTimeout: 100 } });
-  relay.freeze();
-  api.put('Service', service('new'));
-  await until(() => sink.objects.has('Service default/new'));
-  expect(observed).toContain('disconnected Service PING');
-  expect(lines[0]).toMatch(/lost.*no answer from .* to a ping/);
-  expect(sink.log.filter((line) => line.endsWith('-'))).toEqual([]);
-});
-
-test('a connection that answers pings stands', async () => {
-  await startSynced({ client: { pingInterval: 20, pingTimeout: 100 } });
-  await new Promise((resolve) => setTimeout(resolve, 300));
-  expect(lines).toEqual([]);
-  expect(api.asked).toHaveLength(4);
-});
-
-test('a server that takes connections and says nothing', async () => {
-  relay.freezeAll();
-  await start({ client: { connectTimeout: 100 } });
-  await until(() => lines.some((line) => line.includes('within 100 ms')));
-  relay.thaw();
-  await until(() => sink.syncs === 1);
-});
-
-test('a connection cut in the middle of a frame', async () => {
-  api.put('Service', service('web'));
-  await startSynced();
-  api.sendRaw('Service', Buffer.of(0, 0, 1, 0, 1, 2, 3));
-  relay.cut();
-  api.put('Service', service('new'));
-  await until(() => sink.objects.has('Service default/new') && api.watches === 4);
-  expect(asked('/api/v1/services')[1]?.query.get('resourceVersion')).toBe('2');
-  expect(sink.standing.size).toBe(0);
-});
-
-test('GOAWAY: what runs runs on, what is new takes a new connection', async () => {
-  api.put('Service', service('web'));
-  await startSynced();
-  api.goaway();
-  api.put('Service', service('on-the-old'));
-  await until(() => sink.objects.has('Service default/on-the-old'));
-  await new Promise((resolve) => setTimeout(resolve, 1000)); // a silent watch under 1 s counts as a failure
-  api.endWatches('Service');
-  await until(() => api.asked.length === 5 && api.watches === 4 && api.sessions === 2);
-  api.put('Service', service('on-the-new'));
-  await until(() => sink.objects.has('Service default/on-the-new'));
-  api.put('EndpointSlice', slice('on-the-old', ['10.244.0.5']));
-  await until(() => sink.objects.has('EndpointSlice default/on-the-old'));
-  api.endWatches();
-  await until(() => api.sessions === 1 && api.watches === 4);
-  expect(lines).toEqual([]);
-});
-
-test('401: the token is read again', async () => {
-  api.authorization = 'Bearer first';
-  await startSynced();
-  api.authorization = 'Bearer second';
-  relay.cut();
-  await until(() => lines.some((line) => line.includes('401 Unauthorized')));
-  const before = sink.log.length;
-  await writeFile(join(folder, 'token'), 'second\n');
-  await until(() => api.watches === 4 && lines.some((line) => line.includes('regained')));
-  expect(sink.log).toHaveLength(before);
-  expect(observed.filter((line) => line.startsWith('relisted'))).toEqual([]);
 });
 
 test('an object that does not decode is one problem; the stream goes on and its last version stays', async () => {
@@ -462,8 +202,7 @@ test('an error in the sink is no failure of the API server: the source ends with
     throw new Error('a bug');
   };
   await start();
-  await expect(running).rejects.toThrow('a bug');
-  running = Promise.resolve();
+  await expect(takeEnd()).rejects.toThrow('a bug');
   await until(() => api.sessions === 0);
 });
 
@@ -473,7 +212,6 @@ test('aborting ends everything at once, connected or not', async () => {
   await running;
   await until(() => api.sessions === 0);
 
-  stop = new AbortController();
   relay.freezeAll();
   await start();
   await until(() => relay.connections > 0);

@@ -1,12 +1,13 @@
 /** Whatever happens, in whatever order: after every single write a packet meets complete data. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { Address, Cidr } from '../../agent/model/address.ts';
-import type { Backend, DesiredAddress, DesiredNode, DesiredService, Frontend } from '../../agent/model/desired.ts';
+import type { Backend } from '../../agent/model/desired.ts';
 import type { Capacity, HeldBackend } from '../../agent/plan/held.ts';
-import type { Changes, Plan, Retired } from '../../agent/plan/planner.ts';
+import type { Plan, Retired } from '../../agent/plan/planner.ts';
 import { Planner } from '../../agent/plan/planner.ts';
-import { at, backend, changes, frontend, Maps, ROOMY, service } from './plan-maps.ts';
+import { changes, Maps, ROOMY } from './plan-maps.ts';
+import { nodeOf, step, wish, withoutSpare, World } from './plan-wishes.ts';
+import type { Step } from './plan-wishes.ts';
 
 /** Each short of one thing, and one of all. */
 const TIGHT: readonly Capacity[] = [
@@ -18,126 +19,6 @@ const TIGHT: readonly Capacity[] = [
   { ...ROOMY, sourceRanges: 3 },
   { ...ROOMY, services: 3, frontends: 5, backends: 10, ringSlots: 600, sourceRanges: 2 },
 ];
-const NAMES = ['a', 'b', 'c', 'd', 'e'];
-
-/** What one step asks of one service; frontends are drawn from a common pool, so that they move. */
-interface Wish {
-  readonly name: string;
-  readonly present: boolean;
-  readonly frontends: readonly number[];
-  readonly cluster: readonly number[];
-  readonly local: readonly number[];
-  readonly spare: readonly number[];
-  readonly ranges: readonly number[] | undefined;
-  readonly terminating: boolean;
-  readonly maglev: boolean;
-  readonly affinity: number;
-}
-
-type Step = { readonly wishes: readonly Wish[] } | { readonly cidrs: readonly number[] } | { readonly reclaim: number } | { readonly restart: true };
-
-const some = (max: number, maxLength: number): fc.Arbitrary<number[]> => fc.uniqueArray(fc.integer({ min: 1, max }), { maxLength });
-const wish: fc.Arbitrary<Wish> = fc.record({
-  name: fc.constantFrom(...NAMES),
-  present: fc.boolean(),
-  frontends: some(8, 4),
-  cluster: some(9, 6),
-  local: some(9, 3),
-  spare: some(9, 3),
-  ranges: fc.option(some(4, 3), { nil: undefined }),
-  terminating: fc.boolean(),
-  maglev: fc.boolean(),
-  affinity: fc.constantFrom(0, 60),
-});
-const step: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 6, arbitrary: fc.array(wish, { minLength: 1, maxLength: 4 }).map((wishes) => ({ wishes })) },
-  { weight: 1, arbitrary: some(6, 6).map((cidrs) => ({ cidrs })) },
-  { weight: 3, arbitrary: fc.nat().map((index) => ({ reclaim: index })) },
-  { weight: 1, arbitrary: fc.constant({ restart: true } as const) },
-);
-
-/** A desired state as the model would keep it: no frontend belongs to two services, and every address of one is known. */
-class World {
-  readonly desired = new Map<string, DesiredService>();
-  node: DesiredNode = nodeOf([]);
-
-  apply(wishes: readonly Wish[]): Changes {
-    const changed = new Map<string, DesiredService | undefined>();
-    const before = this.addresses();
-    for (const one of wishes) {
-      const { key } = service(one.name);
-      this.desired.delete(key);
-      if (one.present) {
-        const made = build(one);
-        for (const other of this.desired.values()) {
-          const left = other.frontends.filter(({ address }) => !made.frontends.some((taken) => taken.address === address));
-          if (left.length === other.frontends.length) continue;
-          this.desired.set(other.key, { ...other, frontends: left, sourceRanges: hasBalancer(left) ? other.sourceRanges : undefined });
-          changed.set(other.key, this.desired.get(other.key));
-        }
-        this.desired.set(key, made);
-      }
-      changed.set(key, this.desired.get(key));
-    }
-    const gone = [...before.keys()].map((address) => [address, undefined] as const);
-    return {
-      services: [...changed].map(([key, desired]) => ({ key, desired })),
-      addresses: new Map([...gone, ...this.addresses()]),
-      node: undefined,
-      peers: new Map(),
-    };
-  }
-
-  addresses(): Map<Address, DesiredAddress> {
-    const frontends = [...this.desired.values()].flatMap((desired) => desired.frontends.map((one) => ({ ...one, ping: desired.hasAny })));
-    return new Map(frontends.map(({ address, kind, ping }) => [address, { address, owned: kind === 'ClusterIP', ping }]));
-  }
-
-  all(): Changes {
-    return changes(this.desired.values(), { addresses: this.addresses(), node: this.node });
-  }
-
-  sorted(): DesiredService[] {
-    return [...this.desired.values()].sort((a, b) => (a.key < b.key ? -1 : 1)).map(withoutSpare);
-  }
-}
-
-const KINDS = ['ClusterIP', 'ExternalIP', 'LoadBalancer'] as const;
-const cidr = (i: number): Cidr => ({ base: at(`10.${i}.0.0`), prefix: 16 });
-const nodeOf = (cidrs: readonly number[]): DesiredNode => ({
-  pods4: cidrs.length > 2 ? cidr(99) : undefined,
-  pods6: undefined,
-  detectsByDevice: false,
-  serviceCidrs: cidrs.map(cidr),
-  ownsBeyond: cidrs.length === 0,
-  masqueradesAll: cidrs.length === 1,
-  address4: undefined,
-  address6: undefined,
-});
-
-const hasBalancer = (frontends: readonly Frontend[]): boolean => frontends.some(({ kind }) => kind === 'LoadBalancer');
-
-/** Which endpoints that serve but are in no set still have a slot hangs on history. */
-const withoutSpare = (desired: DesiredService): DesiredService => ({ ...desired, spare: [] });
-
-function build(one: Wish): DesiredService {
-  const backends = (numbers: readonly number[]): Backend[] =>
-    numbers
-      .toSorted((a, b) => a - b)
-      .map((i) => backend(`10.1.0.${i}`, { terminating: one.terminating && i % 2 === 0, local: i < 4, host: i === 5 ? at('172.30.0.12') : undefined }));
-  const frontends: Frontend[] = one.frontends.toSorted((a, b) => a - b).map((i) => frontend(`10.96.0.${i}`, { kind: KINDS[i % 3]! }));
-  return service(one.name, {
-    frontends,
-    cluster: backends(one.cluster),
-    local: backends(one.local),
-    spare: backends(one.spare.filter((i) => !one.cluster.includes(i) && !one.local.includes(i))),
-    sourceRanges: hasBalancer(frontends) ? one.ranges?.toSorted((a, b) => a - b).map(cidr) : undefined,
-    hasAny: one.affinity === 0,
-    algorithm: one.maglev ? 'maglev' : 'random',
-    affinitySeconds: one.affinity,
-  });
-}
-
 /** Whom each frontend of a service lets in: one client of each range, and one of none. One that goes to another service is another frontend. */
 function access(maps: Maps): Map<string, boolean> {
   const found = new Map<string, boolean>();
