@@ -8,7 +8,6 @@
  */
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, rmdirSync } from 'node:fs';
-import { endianness } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import ipaddr from 'ipaddr.js';
 import type { Logger } from '../../agent/dataplane/attach.ts';
@@ -19,6 +18,7 @@ import { recount } from '../../agent/dataplane/recount.ts';
 import native from '../../native/index.js';
 import type { BpfObject, CgroupAttach } from '../../native/index.d.ts';
 import { Answering } from '../support/answering.ts';
+import { cgroup2 } from '../support/lab/kernel.ts';
 import type { Dial, Outcome, Request } from './sock-child.ts';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -114,7 +114,7 @@ export class SockLab {
 
   constructor(name: string) {
     this.#name = `mg-sock-${name}-${process.pid}`;
-    this.cgroup = `${cgroupMount()}/${this.#name}`;
+    this.cgroup = `${cgroup2()}/${this.#name}`;
   }
 
   /** Loads and attaches the programs of build/maglane.bpf.o. `hostNetns`: the cookie that config.host_netns is to hold. */
@@ -321,14 +321,4 @@ function frontendKey(spec: FrontendSpec): Uint8Array {
 
 function hookOf(program: string): CgroupAttach {
   return program.replace(/^mg_/, '') as CgroupAttach;
-}
-
-/** Where this machine has mounted cgroup2. */
-function cgroupMount(): string {
-  const mount = readFileSync('/proc/mounts', 'utf8')
-    .split('\n')
-    .map((line) => line.split(' '))
-    .find(([, , type]) => type === 'cgroup2');
-  if (mount === undefined || endianness() !== 'LE') throw new Error('the socket tests need cgroup2 and a little-endian machine');
-  return mount[1]!;
 }

@@ -2,6 +2,7 @@
 import { mkdirSync, readFileSync, readdirSync, rmdirSync, statfsSync, writeFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
+import { findCgroup } from '../../../agent/dataplane/preflight.ts';
 import { PATIENCE } from '../patience.ts';
 import { run } from './shell.ts';
 
@@ -13,10 +14,7 @@ export const BPFFS = '/sys/fs/bpf';
  * @throws Error when it is nowhere.
  */
 export function cgroup2(): string {
-  const mount = readFileSync('/proc/self/mounts', 'utf8')
-    .split('\n')
-    .find((line) => line.split(' ')[2] === 'cgroup2')
-    ?.split(' ')[1];
+  const mount = findCgroup(readFileSync('/proc/self/mounts', 'utf8'));
   if (mount === undefined) throw new Error('no cgroup2 is mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup');
   return mount;
 }
