@@ -33,6 +33,8 @@ export interface Outcome {
 const NOTHING: readonly never[] = [];
 
 /**
+ * Throws nothing: what of the objects cannot be served is left out, and has a problem. A Service that is another proxy's, or of
+ * a kind that has no frontends, comes to nothing.
  * @param service undefined: there are slices of it, but no Service (yet), and nothing is desired.
  * @param slices by name: of two endpoints with one address and port the order decides.
  */

@@ -19,8 +19,8 @@ export let sink: Recorder;
 export let folder: string;
 export let lines: string[];
 export let observed: string[];
-export let stop: AbortController;
-export let running: Promise<void>;
+export let stop = new AbortController();
+export let running = Promise.resolve();
 
 beforeEach(async () => {
   api = await FakeApiServer.start();

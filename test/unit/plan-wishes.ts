@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import type { Address, Cidr } from '../../agent/model/address.ts';
 import type { Backend, DesiredAddress, DesiredNode, DesiredService, Frontend } from '../../agent/model/desired.ts';
 import type { Changes } from '../../agent/plan/planner.ts';
+import { BARE_NODE } from './model-builders.ts';
 import { at, backend, changes, frontend, service } from './plan-maps.ts';
 
 const NAMES = ['a', 'b', 'c', 'd', 'e'];
@@ -92,14 +93,11 @@ export class World {
 const KINDS = ['ClusterIP', 'ExternalIP', 'LoadBalancer'] as const;
 const cidr = (i: number): Cidr => ({ base: at(`10.${i}.0.0`), prefix: 16 });
 export const nodeOf = (cidrs: readonly number[]): DesiredNode => ({
+  ...BARE_NODE,
   pods4: cidrs.length > 2 ? cidr(99) : undefined,
-  pods6: undefined,
-  detectsByDevice: false,
   serviceCidrs: cidrs.map(cidr),
   ownsBeyond: cidrs.length === 0,
   masqueradesAll: cidrs.length === 1,
-  address4: undefined,
-  address6: undefined,
 });
 
 const hasBalancer = (frontends: readonly Frontend[]): boolean => frontends.some(({ kind }) => kind === 'LoadBalancer');

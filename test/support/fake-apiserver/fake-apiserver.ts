@@ -66,6 +66,7 @@ export class FakeApiServer {
 
   readonly #server: Http2Server;
   readonly #sessions = new Set<ServerHttp2Session>();
+  #pings = 0;
   readonly #objects = new Map<string, Stored>();
   #history: { readonly type: string; readonly object: Stored }[] = [];
   readonly #watchers = new Set<Watcher>();
@@ -82,6 +83,7 @@ export class FakeApiServer {
     server.on('session', (session) => {
       this.#sessions.add(session);
       session.on('error', () => {});
+      session.on('ping', () => this.#pings++);
       session.on('close', () => this.#sessions.delete(session));
     });
   }
@@ -102,6 +104,11 @@ export class FakeApiServer {
   /** Connections that stand. */
   get sessions(): number {
     return this.#sessions.size;
+  }
+
+  /** How many of the client's pings were answered. */
+  get pings(): number {
+    return this.#pings;
   }
 
   /** Watches that stand. */
